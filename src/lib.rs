@@ -1,0 +1,1 @@
+//! cxgate: a reverse proxy in front of NICE CXone.
