@@ -1,1 +1,21 @@
-//! cxgate: a reverse proxy in front of NICE CXone.
+//! cxgate: a reverse proxy in front of NICE CXone that decides, for every request, whether it may pass now or when to come
+//! back.
+//!
+//! # The life of a request
+//!
+//! [`serve`] accepts the connection and holds it to its caps. [`gate`] admits the request (who is asking, which route), then
+//! passes it through its stages in the order [`gate::Gate`] lists them: violation log, whitelist, throttle, forward. The
+//! throttle asks [`limiter`] once for all limits of the route; forward hands what was admitted to [`upstream`]. [`load`]
+//! watches the backend and tells the limiter how fast buckets refill. [`app`] builds all of these from [`config`], joins
+//! them, and takes them down again.
+//!
+//! # Invariants
+//!
+//! - Imports point one way: `main → cli → app → {serve, gate, load, admin} → {limiter, upstream} → {config, metrics,
+//!   shutdown, body, log}`. Modules on one level never name each other; `app` introduces them. `tests/tidy.rs` holds this.
+//! - A request is charged against all limits of its route in one store operation, or against none.
+//! - The data plane never waits for the control plane: it reads values the control plane has published.
+//! - No lock is held across an await. Every queue, map, buffer and wait has a bound.
+//! - Time reaches arithmetic as an argument. Only stores and timers read clocks.
+
+pub mod config;

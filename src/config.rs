@@ -1,0 +1,288 @@
+//! The configuration as it is meant: plain data, every value checked, nothing left to default.
+//!
+//! Promised: a [`Config`] that exists is one the daemon can run. Preconditions are types (a [`Rate`] is positive, a
+//! [`Curve`] is sorted), references between tables are resolved or refused, and secrets cannot be printed.
+//! Not promised: that the world agrees (a port may be taken, an upstream may be away).
+//!
+//! [`load()`] reads: `source` and `environment` gather what was typed into one tree, `raw` turns the tree into these types,
+//! `check` looks at what spans several keys, and each of them reports what is wrong and goes on, so that every mistake is
+//! named at once. `config/cxgate.toml` documents every key and is held equal to [`Config::default`].
+
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
+
+use hyper::Method;
+use ipnet::IpNet;
+use serde::Serialize;
+
+mod check;
+mod dimension;
+mod environment;
+mod load;
+mod print;
+mod raw;
+mod report;
+mod secret;
+mod source;
+#[cfg(test)]
+mod tests;
+mod url;
+mod value;
+
+pub use dimension::{Dimension, IdentitySource};
+pub use load::{ConfigError, Loaded, Sources, load};
+pub use report::Mistake;
+pub use secret::Secret;
+pub use url::{Endpoint, Origin};
+pub use value::{Curve, Factor, Rate};
+
+/// The most limits one route may have. It bounds the arguments, the reply and the work of one store operation.
+pub const MAX_LIMITS_PER_ROUTE: usize = 8;
+
+/// Everything the daemon is told.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Config {
+    /// The side that faces clients.
+    pub listen: Listen,
+    /// The side that faces operators.
+    pub admin: Admin,
+    /// What is written to standard error.
+    pub log: Log,
+    /// Where buckets live.
+    pub store: Store,
+    /// Who a client is.
+    pub identity: Identity,
+    /// Clients that bypass limits.
+    pub whitelist: Vec<Trusted>,
+    /// Where requests go, by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Load signals, by name.
+    pub load: BTreeMap<String, Load>,
+    /// Limits that several routes share, by name.
+    pub limits: BTreeMap<String, Limit>,
+    /// What is let through, and how.
+    pub routes: Vec<Route>,
+}
+
+/// `[listen]`: the address clients reach, and the caps on what one of them may cost.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Listen {
+    /// Address and port; port 0 takes a free one.
+    pub address: SocketAddr,
+    /// Peers whose `X-Forwarded-For` is believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Open client connections; beyond it, accepting pauses.
+    pub max_connections: usize,
+    /// Longest wait for a whole request head, from its first byte (or from the accept) to its last.
+    #[serde(serialize_with = "value::duration")]
+    pub header_timeout: Duration,
+    /// Longest wait without progress on a body, in either direction.
+    #[serde(serialize_with = "value::duration")]
+    pub body_idle_timeout: Duration,
+    /// Longest wait of a kept-alive connection for its next request.
+    #[serde(serialize_with = "value::duration")]
+    pub idle_timeout: Duration,
+    /// Largest request head, in bytes (8192 to 1048576).
+    pub max_header_bytes: usize,
+    /// Largest request body, in bytes.
+    pub max_body_bytes: u64,
+    /// Longest wait for requests in flight when stopping.
+    #[serde(serialize_with = "value::duration")]
+    pub drain_timeout: Duration,
+}
+
+/// `[admin]`: probes and metrics.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Admin {
+    /// Address and port; anything but loopback needs `token`.
+    pub address: SocketAddr,
+    /// Bearer token for everything but the probes, where the address is not loopback.
+    #[serde(serialize_with = "value::optional")]
+    pub token: Option<Secret>,
+}
+
+/// `[log]`: the form and the amount of what is written to standard error.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Log {
+    /// How an event is written.
+    pub format: LogFormat,
+    /// The least severe level that is written.
+    pub level: LogLevel,
+}
+
+/// How an event is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    /// Text on a terminal, JSON elsewhere.
+    Auto,
+    /// One JSON object a line.
+    Json,
+    /// One line of text.
+    Text,
+}
+
+/// The least severe level that is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+#[expect(missing_docs, reason = "the names of tracing's levels")]
+pub enum LogLevel {
+    Error,
+    Warn,
+    Info,
+    Debug,
+    Trace,
+}
+
+/// `[store]`: where buckets live and what happens when that place is in trouble.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Store {
+    /// `redis://[user:password@]host:port/db`; `None` keeps buckets in this process.
+    #[serde(serialize_with = "secret::optional_url")]
+    pub redis: Option<Secret>,
+    /// Longest wait of a request for the store (1 ms to 10 s).
+    #[serde(serialize_with = "value::duration")]
+    pub deadline: Duration,
+    /// Who decides while Redis cannot.
+    pub on_failure: OnFailure,
+    /// First part of every key, at most 32 of `A-Z a-z 0-9 - _ .`; two deployments on one Redis need two.
+    pub key_prefix: String,
+    /// Most buckets held in this process (embedded store and local fall-back).
+    pub max_buckets: usize,
+}
+
+/// Who decides while Redis cannot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFailure {
+    /// Buckets in this process.
+    Local,
+    /// Nobody: 503 with Retry-After.
+    Deny,
+    /// Nobody: every request passes.
+    Allow,
+}
+
+/// `[identity]`: what tells one client from another.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Identity {
+    /// The first that is present wins; ends with `address`, which always is.
+    pub sources: Vec<IdentitySource>,
+    /// Leading bits of an IPv6 address that count as one client (32 to 128).
+    pub ipv6_prefix: u8,
+    /// Takes identity parameters out of the query before it is forwarded.
+    pub strip_query: bool,
+    /// Keys the hash under which clients stand in the store; replicas that share a store need the same.
+    #[serde(serialize_with = "value::optional")]
+    pub hash_key: Option<Secret>,
+}
+
+/// `[[whitelist]]`: a client that bypasses limits when its claim is believed.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Trusted {
+    /// The identity it claims, in lower case.
+    pub client: String,
+    /// Addresses from which the claim is believed; empty asks for none.
+    pub networks: Vec<IpNet>,
+    /// Sent as `X-Client-Secret`; `None` asks for none. With neither, anyone can make the claim.
+    #[serde(serialize_with = "value::optional")]
+    pub secret: Option<Secret>,
+}
+
+/// `[upstreams.NAME]`: a server that requests are forwarded to.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Upstream {
+    /// Scheme, host and port.
+    pub url: Origin,
+    /// Longest wait for name, connection and TLS handshake together.
+    #[serde(serialize_with = "value::duration")]
+    pub connect_timeout: Duration,
+    /// Longest wait for the response head, once the request was sent.
+    #[serde(serialize_with = "value::duration")]
+    pub response_timeout: Duration,
+    /// Longest wait of an unused connection for its next request; keep it below the upstream's own.
+    #[serde(serialize_with = "value::duration")]
+    pub idle_timeout: Duration,
+    /// Most connections at once; a request waits up to `connect_timeout` for one.
+    pub max_connections: usize,
+    /// PEM file of the certificate authorities to believe instead of the system's.
+    #[serde(serialize_with = "value::optional")]
+    pub ca: Option<PathBuf>,
+}
+
+/// `[load.NAME]`: a polled signal that says how fast buckets refill.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Load {
+    /// Answers `{"cpu_utilization": 0..100, "queue_depth": n}`; `None` holds the signal at 1.
+    #[serde(serialize_with = "value::optional")]
+    pub endpoint: Option<Endpoint>,
+    /// Time from poll to poll.
+    #[serde(serialize_with = "value::duration")]
+    pub interval: Duration,
+    /// Longest wait for an answer.
+    #[serde(serialize_with = "value::duration")]
+    pub timeout: Duration,
+    /// Factor by CPU utilisation in per cent; empty does not look.
+    pub cpu_curve: Curve,
+    /// Factor by queue depth; empty does not look.
+    pub queue_curve: Curve,
+    /// Age at which the last good sample no longer counts.
+    #[serde(serialize_with = "value::duration")]
+    pub stale_after: Duration,
+    /// The factor from then on.
+    pub stale_factor: Factor,
+    /// The factor never falls below this.
+    pub min_refill_share: Factor,
+}
+
+/// `[[routes]]`: paths, where they go, and what limits them.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Route {
+    /// Unique; stands in metrics, logs and store keys.
+    pub name: String,
+    /// Each is a path and everything below it; `{name}` captures a segment.
+    pub paths: Vec<String>,
+    /// A key of [`Config::upstreams`].
+    pub upstream: String,
+    /// Methods it takes; empty takes all.
+    #[serde(serialize_with = "value::methods")]
+    pub methods: Vec<Method>,
+    /// The host it takes, in lower case and without port; `None` takes all.
+    #[serde(serialize_with = "value::optional")]
+    pub host: Option<String>,
+    /// All must admit a request; at most [`MAX_LIMITS_PER_ROUTE`].
+    pub limits: Vec<RouteLimit>,
+}
+
+/// `[[routes.limits]]`: a limit as one route applies it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RouteLimit {
+    /// Whether it was declared in `[limits.NAME]` and named by `use`: then its buckets are shared between routes.
+    pub shared: bool,
+    /// What it is.
+    pub limit: Limit,
+    /// Tokens one request takes (1 to the capacity).
+    pub cost: u32,
+}
+
+/// What is counted, for whom, and how much of it there is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Limit {
+    /// Unique in its route; stands in metrics, logs and headers.
+    #[serde(skip)]
+    pub name: String,
+    /// One bucket for each distinct combination of these; not empty.
+    pub per: Vec<Dimension>,
+    /// How much there is.
+    pub token_bucket: TokenBucket,
+    /// Keys of [`Config::load`]; the lowest of their factors scales the refill rate.
+    pub scale_by: Vec<String>,
+}
+
+/// A bucket that starts full and refills steadily.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct TokenBucket {
+    /// Tokens it can hold (1 to 1000000).
+    pub capacity: u32,
+    /// Tokens a second (0.000001 to 1000000).
+    pub refill_per_second: Rate,
+}

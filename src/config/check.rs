@@ -1,0 +1,128 @@
+//! What no key can be wrong about alone: how they fit together.
+
+use std::{collections::BTreeSet, net::SocketAddr};
+
+use super::{Config, Dimension, Limit, MAX_LIMITS_PER_ROUTE, Route, report::Report};
+
+/// Reports what does not fit together.
+pub(super) fn check(config: &Config, report: &mut Report<'_>) {
+    check_addresses(config, report);
+    for (index, route) in config.routes.iter().enumerate() {
+        let key = format!("routes[{index}]");
+        if config.routes[..index].iter().any(|earlier| earlier.name == route.name) {
+            report.wrong(
+                &format!("{key}.name"),
+                Some(format!("{:?}", route.name)),
+                "expected a name that no other route has",
+            );
+        }
+        check_limits(&key, route, report);
+        check_paths(&key, route, &config.routes[..index], report);
+    }
+}
+
+/// What can be meant, but hardly is.
+pub(super) fn warnings(config: &Config) -> Vec<String> {
+    let open = config.whitelist.iter().filter(|trusted| trusted.networks.is_empty() && trusted.secret.is_none());
+    let open = open.map(|trusted| {
+        format!("whitelist: {:?} has neither networks nor a secret, so anyone can claim that identity", trusted.client)
+    });
+    let stale = config.load.iter().filter(|(_, load)| load.stale_after < load.interval);
+    let stale =
+        stale.map(|(name, _)| format!("load.{name}: stale_after is shorter than interval, so samples expire between polls"));
+    open.chain(stale).collect()
+}
+
+fn check_addresses(config: &Config, report: &mut Report<'_>) {
+    let (listen, admin) = (config.listen.address, config.admin.address);
+    if !admin.ip().is_loopback() && config.admin.token.is_none() && !report.is_wrong("admin.token") {
+        let expected = "expected a loopback address, or admin.token to be set";
+        report.wrong("admin.address", Some(format!("\"{admin}\"")), expected);
+    }
+    if collide(listen, admin) {
+        // Where one is the default, the other is at fault.
+        let (key, address, other) = if report.is_given("admin.address") {
+            ("admin.address", admin, format!("listen.address ({listen})"))
+        } else {
+            ("listen.address", listen, format!("admin.address ({admin})"))
+        };
+        report.wrong(key, Some(format!("\"{address}\"")), format!("expected an address that {other} does not take"));
+    }
+}
+
+/// Whether the two cannot both be bound.
+fn collide(one: SocketAddr, other: SocketAddr) -> bool {
+    let same_address = one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && same_address
+}
+
+fn check_limits(key: &str, route: &Route, report: &mut Report<'_>) {
+    for (index, applied) in route.limits.iter().enumerate() {
+        let (limit, key) = (&applied.limit, format!("{key}.limits[{index}]"));
+        let [name_key, per_key] = if applied.shared { ["use", "use"] } else { ["name", "per"] };
+        if route.limits[..index].iter().any(|earlier| earlier.limit.name == limit.name) {
+            let value = Some(format!("{:?}", limit.name));
+            report.wrong(&format!("{key}.{name_key}"), value, "expected a limit of another name than the route's others");
+        }
+        let capacity = limit.token_bucket.capacity;
+        if applied.cost > capacity {
+            let expected = format!("expected at most the capacity, {capacity}");
+            report.wrong(&format!("{key}.cost"), Some(applied.cost.to_string()), expected);
+        }
+        for name in captures_that_are_missing(limit, route) {
+            let expected = format!("expected every path of the route to capture {{{name}}}, because of \"path:{name}\"");
+            report.wrong(&format!("{key}.{per_key}"), None, expected);
+        }
+    }
+    if route.limits.len() > MAX_LIMITS_PER_ROUTE {
+        report.wrong(&format!("{key}.limits"), None, format!("expected at most {MAX_LIMITS_PER_ROUTE} limits"));
+    }
+}
+
+fn captures_that_are_missing<'a>(limit: &'a Limit, route: &'a Route) -> impl Iterator<Item = &'a str> {
+    let by_path = limit.per.iter().filter_map(|dimension| match dimension {
+        Dimension::Path(name) => Some(name.as_str()),
+        _ => None,
+    });
+    let captures = |path: &str, name| path.split('/').filter_map(capture).any(|other| other == name);
+    // A path that could not be read is empty, and wrong enough.
+    by_path.filter(move |name| !route.paths.iter().all(|path| path.is_empty() || captures(path, *name)))
+}
+
+/// Reports paths that a request could take to two routes of equal claim.
+fn check_paths(key: &str, route: &Route, earlier: &[Route], report: &mut Report<'_>) {
+    let mut own = BTreeSet::new();
+    for (index, path) in route.paths.iter().enumerate() {
+        let taken = earlier
+            .iter()
+            .find(|other| is_rival(route, other) && other.paths.iter().any(|other| shape(other) == shape(path)));
+        let expected = match taken {
+            Some(other) => {
+                format!("expected a path that route {:?} does not take for the same host and methods", other.name)
+            }
+            None if own.insert(shape(path)) => continue,
+            None => "expected a path that the route does not take already".to_owned(),
+        };
+        report.wrong(&format!("{key}.paths[{index}]"), Some(format!("{path:?}")), expected);
+    }
+}
+
+/// Whether neither is chosen before the other where their paths are the same. A route that names its methods is chosen
+/// before one that takes all.
+fn is_rival(one: &Route, other: &Route) -> bool {
+    let same_methods = match (one.methods.as_slice(), other.methods.as_slice()) {
+        ([], []) => true,
+        (one, other) => one.iter().any(|method| other.contains(method)),
+    };
+    one.host == other.host && same_methods
+}
+
+/// A path without the names of its captures.
+fn shape(path: &str) -> Vec<&str> {
+    path.split('/').map(|segment| if capture(segment).is_some() { "{}" } else { segment }).collect()
+}
+
+/// The name that a segment captures under.
+fn capture(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{')?.strip_suffix('}')
+}

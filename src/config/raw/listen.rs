@@ -1,0 +1,49 @@
+//! `[listen]`, `[admin]` and `[log]`.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    time::Duration,
+};
+
+use super::{
+    Reader,
+    kind::{choice, duration, integer, network, socket_address},
+    upstreams::WAIT,
+};
+use crate::config::{Admin, Listen, Log, LogFormat, LogLevel};
+
+pub(super) fn listen(table: &mut Reader<'_, '_>) -> Listen {
+    Listen {
+        address: table.or("address", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)), socket_address),
+        trusted_proxies: table.list("trusted_proxies", Vec::new(), network),
+        max_connections: table.or("max_connections", 10_000, integer(1..=1_000_000)),
+        header_timeout: table.or("header_timeout", Duration::from_secs(10), duration(WAIT)),
+        body_idle_timeout: table.or("body_idle_timeout", Duration::from_secs(30), duration(WAIT)),
+        idle_timeout: table.or("idle_timeout", Duration::from_mins(2), duration(WAIT)),
+        max_header_bytes: table.or("max_header_bytes", 32_768, integer(8192..=1_048_576)),
+        max_body_bytes: table.or("max_body_bytes", 10_485_760, integer(0..=1_099_511_627_776)),
+        drain_timeout: table.or("drain_timeout", Duration::from_secs(10), duration(WAIT)),
+    }
+}
+
+pub(super) fn admin(table: &mut Reader<'_, '_>) -> Admin {
+    Admin {
+        address: table.or("address", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), socket_address),
+        token: table.secret("token", "at least one character", |token| !token.is_empty()),
+    }
+}
+
+pub(super) fn log(table: &mut Reader<'_, '_>) -> Log {
+    let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let levels = [
+        ("error", LogLevel::Error),
+        ("warn", LogLevel::Warn),
+        ("info", LogLevel::Info),
+        ("debug", LogLevel::Debug),
+        ("trace", LogLevel::Trace),
+    ];
+    Log {
+        format: table.or("format", LogFormat::Auto, choice(&formats)),
+        level: table.or("level", LogLevel::Info, choice(&levels)),
+    }
+}

@@ -1,0 +1,125 @@
+//! `[[routes]]`, `[[routes.limits]]` and `[limits.NAME]`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use config::Value;
+use hyper::Method;
+
+use super::{
+    Reader,
+    kind::{integer, name, parsed, rate, reference, text},
+};
+use crate::config::{
+    Dimension, Limit, Load, Rate, Route, RouteLimit, TokenBucket, Upstream, dimension::is_parameter, url::parse_host,
+};
+
+/// The most tokens a bucket can hold.
+const MAX_CAPACITY: u32 = 1_000_000;
+
+pub(super) fn route(
+    table: &mut Reader<'_, '_>,
+    upstreams: &BTreeMap<String, Upstream>,
+    load: &BTreeMap<String, Load>,
+    limits: &BTreeMap<String, Limit>,
+) -> Route {
+    Route {
+        name: table.required("name", String::new(), route_name),
+        paths: table.filled_list("paths", &String::new(), path),
+        upstream: table.required("upstream", String::new(), reference("upstreams", upstreams)),
+        methods: table.list("methods", Vec::new(), parsed("a method in capitals, other than CONNECT and TRACE", method)),
+        host: table.optional("host", parsed("a host without scheme and port", parse_host)),
+        limits: table.tables("limits", |limit| route_limit(limit, load, limits)),
+    }
+}
+
+fn route_limit(table: &mut Reader<'_, '_>, load: &BTreeMap<String, Load>, limits: &BTreeMap<String, Limit>) -> RouteLimit {
+    let cost = table.or("cost", 1, integer(1..=MAX_CAPACITY.into()));
+    if !table.has("use") {
+        let name = table.required("name", String::new(), name);
+        return RouteLimit { shared: false, limit: limit(table, name, load), cost };
+    }
+    let name = table.required("use", String::new(), reference("limits", limits));
+    for key in ["name", "per", "token_bucket", "scale_by"] {
+        table.refuse(key, "expected in the table that `use` names, not beside `use`");
+    }
+    let unknown = Limit { name: name.clone(), per: Vec::new(), token_bucket: unlimited(), scale_by: Vec::new() };
+    RouteLimit { shared: true, limit: limits.get(&name).cloned().unwrap_or(unknown), cost }
+}
+
+pub(super) fn limit(table: &mut Reader<'_, '_>, name: String, load: &BTreeMap<String, Load>) -> Limit {
+    let dimension = r#""client", "address", "route", "path:NAME", "header:NAME" or "query:NAME""#;
+    Limit {
+        name,
+        per: table.filled_list("per", &Dimension::Route, parsed(dimension, Dimension::parse)),
+        token_bucket: table.table("token_bucket", token_bucket),
+        scale_by: table.list("scale_by", Vec::new(), reference("load", load)),
+    }
+}
+
+fn token_bucket(table: &mut Reader<'_, '_>) -> TokenBucket {
+    let TokenBucket { capacity, refill_per_second } = unlimited();
+    TokenBucket {
+        capacity: table.required("capacity", capacity, integer(1..=MAX_CAPACITY.into())),
+        refill_per_second: table.required("refill_per_second", refill_per_second, rate),
+    }
+}
+
+/// What stands in for a bucket that could not be read: nothing else is wrong because of it.
+fn unlimited() -> TokenBucket {
+    TokenBucket { capacity: MAX_CAPACITY, refill_per_second: Rate::MAX }
+}
+
+// === kinds ===
+
+/// A name other than the one under which metrics count requests without a route.
+fn route_name(value: &Value) -> Result<String, String> {
+    name(value).and_then(|name| if name == "none" { Err("a name other than \"none\"".to_owned()) } else { Ok(name) })
+}
+
+fn method(text: &str) -> Option<Method> {
+    let well_formed = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
+    let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| well_formed)?;
+    (method != Method::CONNECT && method != Method::TRACE).then_some(method)
+}
+
+/// A path and everything below it, in the one form in which a request can have it.
+fn path(value: &Value) -> Result<String, String> {
+    let path = text(value).unwrap_or_default();
+    let Some(below_root) = path.strip_prefix('/') else { return Err("a path that starts with /".to_owned()) };
+    if path == "/" {
+        return Ok(path.to_owned());
+    }
+    if path.len() > 1024 {
+        return Err("a path of at most 1024 bytes".to_owned());
+    }
+    let mut captures = BTreeSet::new();
+    for segment in below_root.split('/') {
+        let capture = segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}'));
+        match capture {
+            Some(name) if !is_parameter(name) => {
+                return Err("a path with captures such as {name} (1 to 64 letters, digits, -, _ or .)".into());
+            }
+            Some(name) if !captures.insert(name) => return Err("a path with each capture only once".into()),
+            Some(_) => {}
+            None => segment_is_plain(segment)?,
+        }
+    }
+    Ok(path.to_owned())
+}
+
+fn segment_is_plain(segment: &str) -> Result<(), String> {
+    let expected = if segment.is_empty() {
+        "a path with no empty segment and no / at the end"
+    } else if segment == "." || segment == ".." {
+        "a path with no . or .. segment"
+    } else if segment.contains(['{', '}']) {
+        "a path whose captures fill a whole segment"
+    } else if segment.contains(['?', '#', '%']) {
+        "a path with no query, fragment or percent-encoding"
+    } else if !segment.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@".contains(&byte)) {
+        "a path of letters, digits and -._~!$&'()*+,;=:@ between slashes"
+    } else {
+        return Ok(());
+    };
+    Err(expected.to_owned())
+}
