@@ -19,3 +19,6 @@
 //! - Time reaches arithmetic as an argument. Only stores and timers read clocks.
 
 pub mod config;
+pub mod log;
+pub mod metrics;
+pub mod shutdown;

@@ -1,0 +1,219 @@
+//! Every metric there is, in one struct: a field's doc comment is the help text that `/metrics` exports.
+//!
+//! Promised: labels only from configured or fixed sets (routes, limits, upstreams, signals, status classes), never from a
+//! request. Whoever counts on the request path resolves its handle once, when it is built, because a look-up in a family
+//! costs more than the rest of a decision.
+
+use std::sync::{Mutex, PoisonError, atomic::AtomicU64};
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+mod process;
+
+/// A gauge that holds fractions.
+pub type FloatGauge = Gauge<f64, AtomicU64>;
+
+/// Seconds from 100 µs to 26 s: below lies noise, above lies a time-out.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.0001, 2.0, 19))
+}
+
+/// Declares [`Metrics`] and registers each field under its name with its doc comment as help.
+macro_rules! metrics {
+    ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal $(in $unit:expr)? $(, made by $make:expr)?;)+) => {
+        /// Every metric; see the module for how to count on the request path.
+        pub struct Metrics {
+            $($(#[doc = $help])+ pub $field: $kind,)+
+            registry: Mutex<Registry>,
+        }
+
+        impl Default for Metrics {
+            fn default() -> Self {
+                let mut root = Registry::default();
+                root.register_collector(Box::new(process::ProcessCollector));
+                let registry = root.sub_registry_with_prefix("cxgate");
+                registry.register("build", "The running version", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
+                $(
+                    let $field = metrics!(@make $kind $(, $make)?);
+                    metrics!(@register registry, $field, $name, concat!($($help),+).trim().trim_end_matches('.') $(, $unit)?);
+                )+
+                Self { $($field,)+ registry: Mutex::new(root) }
+            }
+        }
+    };
+    (@make $kind:ty) => {
+        <$kind>::default()
+    };
+    (@make $kind:ty, $make:expr) => {
+        $make
+    };
+    (@register $registry:ident, $field:ident, $name:literal, $help:expr) => {
+        $registry.register($name, $help, $field.clone());
+    };
+    (@register $registry:ident, $field:ident, $name:literal, $help:expr, $unit:expr) => {
+        $registry.register_with_unit($name, $help, $unit, $field.clone());
+    };
+}
+
+metrics! {
+    /// Requests answered, by route and class of status.
+    http_requests: Family<RequestLabels, Counter> = "http_requests";
+    /// Time from a whole request head to the response head.
+    http_request_duration: Family<RouteLabels, Histogram> = "http_request_duration" in Unit::Seconds,
+        made by Family::new_with_constructor(seconds as fn() -> Histogram);
+    /// Requests whose response is not yet complete.
+    http_requests_in_flight: Gauge = "http_requests_in_flight";
+    /// Answers that cxgate gave itself, by error code.
+    rejections: Family<CodeLabels, Counter> = "rejections";
+    /// Requests with a panic behind them; each is a defect to report.
+    panics: Counter = "panics";
+    /// Open connections, by listener.
+    connections: Family<ListenerLabels, Gauge> = "connections";
+    /// Failed accepts, by listener.
+    accept_failures: Family<ListenerLabels, Counter> = "accept_failures";
+    /// Decisions, by route, limit and outcome.
+    decisions: Family<DecisionLabels, Counter> = "decisions";
+    /// Refusals, by who refused: cxgate itself or the upstream.
+    violations: Family<OriginLabels, Counter> = "violations";
+    /// Requests that bypassed limits, by route.
+    whitelisted: Family<RouteLabels, Counter> = "whitelisted";
+    /// Charges given back because the upstream refused, by route.
+    refunds: Family<RouteLabels, Counter> = "refunds";
+    /// Time of one store operation.
+    store_duration: Histogram = "store_duration" in Unit::Seconds, made by seconds();
+    /// Whether the configured store decides (1) or its failure policy does (0).
+    store_up: Gauge = "store_up";
+    /// Store operations without an answer, by cause.
+    store_failures: Family<CauseLabels, Counter> = "store_failures";
+    /// Connections made to the store.
+    store_connects: Counter = "store_connects";
+    /// Buckets held in this process.
+    buckets: Gauge = "buckets";
+    /// The factor by which a signal scales refill rates.
+    load_factor: Family<SignalLabels, FloatGauge> = "load_factor";
+    /// Samples of a load signal, by result.
+    load_samples: Family<SampleLabels, Counter> = "load_samples";
+    /// Requests sent to an upstream, by how they ended.
+    upstream_requests: Family<UpstreamResultLabels, Counter> = "upstream_requests";
+    /// Time from sending a request upstream to its response head.
+    upstream_response: Family<UpstreamLabels, Histogram> = "upstream_response" in Unit::Seconds,
+        made by Family::new_with_constructor(seconds as fn() -> Histogram);
+    /// Open connections to an upstream.
+    upstream_connections: Family<UpstreamLabels, Gauge> = "upstream_connections";
+    /// Requests sent again because a kept connection had died.
+    upstream_resends: Family<UpstreamLabels, Counter> = "upstream_resends";
+    /// Log lines lost because they could not be written fast enough.
+    log_dropped: Counter = "log_dropped";
+}
+
+/// Labels of a request.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RequestLabels {
+    /// The route's name, or `none`.
+    pub route: String,
+    /// `1xx` to `5xx`.
+    pub status: &'static str,
+}
+
+/// Labels of what belongs to a route.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RouteLabels {
+    /// The route's name.
+    pub route: String,
+}
+
+/// Labels of an answer of our own.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CodeLabels {
+    /// The error code in the answer's body.
+    pub code: &'static str,
+}
+
+/// Labels of a listener.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ListenerLabels {
+    /// `proxy` or `admin`.
+    pub listener: &'static str,
+}
+
+/// Labels of a decision.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct DecisionLabels {
+    /// The route's name.
+    pub route: String,
+    /// The limit's name.
+    pub limit: String,
+    /// `admitted` or `refused`.
+    pub decision: &'static str,
+}
+
+/// Labels of a refusal.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct OriginLabels {
+    /// `local` or `upstream`.
+    pub origin: &'static str,
+}
+
+/// Labels of a store failure.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CauseLabels {
+    /// `deadline`, `unreachable`, `refused` or `full`.
+    pub cause: &'static str,
+}
+
+/// Labels of a load signal.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SignalLabels {
+    /// The signal's name.
+    pub signal: String,
+}
+
+/// Labels of a load sample.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct SampleLabels {
+    /// The signal's name.
+    pub signal: String,
+    /// `good`, `unreachable`, `timeout`, `status`, `too_large` or `invalid`.
+    pub result: &'static str,
+}
+
+/// Labels of an upstream.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamLabels {
+    /// The upstream's name.
+    pub upstream: String,
+}
+
+/// Labels of a request to an upstream.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct UpstreamResultLabels {
+    /// The upstream's name.
+    pub upstream: String,
+    /// `answered`, or why it was not: `connect`, `connect_timeout`, `response_timeout`, `busy`, `protocol`, `request`.
+    pub result: &'static str,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Everything, in the OpenMetrics text format.
+    pub fn export(&self) -> String {
+        let mut exported = String::new();
+        let registry = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing to a string cannot fail; an empty page would be the honest answer if it did.
+        if text::encode(&mut exported, &registry).is_err() {
+            exported.clear();
+        }
+        exported
+    }
+}
