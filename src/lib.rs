@@ -19,6 +19,7 @@
 //! - Time reaches arithmetic as an argument. Only stores and timers read clocks.
 
 pub mod config;
+pub mod limiter;
 pub mod log;
 pub mod metrics;
 pub mod shutdown;

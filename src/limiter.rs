@@ -1,0 +1,356 @@
+//! Deciding: one question a request, "may it pass against all these limits", answered by whoever can answer it now.
+//!
+//! Promised: a request is charged against all its limits or against none; a refused request changes nothing anywhere;
+//! [`Limiter::decide`] answers within the store's deadline whatever state the store is in.
+//! Not promised: that an answer from the local fall-back is the fleet's (it is this process's own).
+//!
+//! [`bucket`] and [`scale`] are pure arithmetic and the specification; [`memory`] and `lua/` follow them to the unit.
+
+use std::{future::Future, time::Duration};
+
+use arrayvec::ArrayVec;
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use tokio::sync::watch;
+
+use crate::{
+    config::{self, Factor, MAX_LIMITS_PER_ROUTE, OnFailure},
+    metrics::{CauseLabels, Metrics},
+    shutdown::Shutdown,
+};
+
+pub mod bucket;
+mod fallback;
+pub mod key;
+pub mod memory;
+pub mod redis;
+pub mod scale;
+
+use bucket::{Bucket, MICRO};
+use fallback::Fallback;
+use key::Key;
+use memory::Memory;
+use redis::{InvalidUrl, Redis};
+use scale::ScaleName;
+
+/// When to come back where nobody can say.
+const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Decides, by the configured store or in its place.
+pub struct Limiter {
+    place: Place,
+    failures: Failures,
+    held: Gauge,
+}
+
+/// Where buckets live.
+enum Place {
+    Process(Memory),
+    Redis { redis: Redis, fallback: Fallback },
+}
+
+/// The answer to one request.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// All limits admitted it, and all were charged.
+    Admitted {
+        /// With it, the charge can be given back.
+        receipt: Receipt,
+        /// How each limit stands after the charge, in the order they were asked.
+        standings: Standings,
+    },
+    /// A limit lacks tokens; none was charged.
+    Refused {
+        /// How each limit stands, in the order they were asked.
+        standings: Standings,
+    },
+    /// Nobody can decide, and the policy is to let everything pass.
+    Unlimited,
+    /// Nobody can decide, and the policy is to let nothing pass; or there is no room for another bucket.
+    Unavailable {
+        /// When it is worth trying again.
+        retry_after: Duration,
+    },
+}
+
+/// Proof of a charge, and of who holds the buckets it was made to.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Receipt(Charged);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Charged {
+    Process,
+    Redis,
+}
+
+/// Who decides now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Status {
+    /// The embedded store.
+    Embedded,
+    /// Redis.
+    Connected,
+    /// The policy for when Redis cannot.
+    Disconnected(OnFailure),
+}
+
+/// A limit as the engine runs it; made once from configuration.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// How much there is.
+    pub bucket: Bucket,
+    /// Which published factor its refill follows; `None` for real time.
+    pub scale: Option<ScaleName>,
+    /// The lowest factor its scale can take: how long a bucket may need to fill, and so how long it must be kept.
+    pub slowest: Factor,
+}
+
+/// What one request asks of one limit.
+#[derive(Debug, Clone, Copy)]
+pub struct Charge<'a> {
+    /// The limit.
+    pub limit: &'a Limit,
+    /// The bucket in it.
+    pub key: Key,
+    /// What to take, in micro-tokens; at least 1, at most the capacity.
+    pub cost: u64,
+}
+
+/// How one bucket stands after a decision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Standing {
+    /// What it holds, in micro-tokens.
+    pub tokens: u64,
+    /// How fast its time runs.
+    pub factor: Factor,
+}
+
+/// How the limits of one request stand, in the order they were asked.
+pub type Standings = ArrayVec<Standing, MAX_LIMITS_PER_ROUTE>;
+
+/// A store's answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Whether all limits admitted and all were charged; otherwise none was.
+    pub admitted: bool,
+    /// One for each charge.
+    pub standings: Standings,
+}
+
+/// Why a store gave no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// It did not answer in time; the charge may have happened.
+    #[error("the store did not answer in time")]
+    Deadline,
+    /// There is no connection to it; where the connection was lost just now, the charge may have happened.
+    #[error("the store cannot be reached")]
+    Unreachable,
+    /// It answered with an error, or with something that is no answer.
+    #[error("the store refused or could not be understood")]
+    Refused,
+    /// There is no room for another bucket.
+    #[error("the store is full")]
+    Full,
+}
+
+/// Where buckets live. Every method is one atomic operation.
+pub trait Store: Send + Sync {
+    /// Charges all of `charges`, or none if one of them lacks tokens. Keys must differ from each other, and there must be no
+    /// more than [`MAX_LIMITS_PER_ROUTE`].
+    fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send;
+
+    /// Gives back what a decision took; a bucket never holds more than its capacity.
+    fn refund(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// From now on, time runs `factor` times as fast for the limits of `scale`; what passed before is credited as before.
+    fn publish(&self, scale: &ScaleName, factor: Factor) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// Counts of operations without an answer.
+struct Failures {
+    deadline: Counter,
+    unreachable: Counter,
+    refused: Counter,
+    full: Counter,
+}
+
+/// A wait as whole seconds of a `Retry-After` header (RFC 9110 section 10.2.3): rounded up, at least 1.
+pub fn retry_after_seconds(wait: Duration) -> u64 {
+    wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+// === impl Limiter ===
+
+impl Limiter {
+    /// A limiter over the configured store. With Redis, a task keeps the connection up until `shutdown` stops; Redis need
+    /// not be there yet.
+    pub fn start(config: &config::Store, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, InvalidUrl> {
+        let held = metrics.buckets.clone();
+        let place = if let Some(url) = &config.redis {
+            let redis = Redis::start(url, config, metrics, shutdown)?;
+            Place::Redis { redis, fallback: Fallback::new(config, held.clone()) }
+        } else {
+            metrics.store_up.set(1);
+            Place::Process(Memory::new(config.max_buckets, held.clone()))
+        };
+        Ok(Self { place, failures: Failures::new(metrics), held })
+    }
+
+    /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_LIMITS_PER_ROUTE`].
+    pub async fn decide(&self, charges: &[Charge<'_>]) -> Decision {
+        let decided = match &self.place {
+            Place::Process(memory) => Decision::by(Charged::Process, memory, charges).await,
+            Place::Redis { redis, fallback } => match Decision::by(Charged::Redis, redis, charges).await {
+                Err(error) => {
+                    self.failures.count(error);
+                    fallback.decide(charges).await
+                }
+                decided => decided,
+            },
+        };
+        decided.unwrap_or_else(|error| {
+            self.failures.count(error);
+            Decision::Unavailable { retry_after: RETRY_AFTER }
+        })
+    }
+
+    /// Gives back what `charges` took. Where the store that took it cannot be reached, it is lost: a limit may then admit
+    /// less than it could, never more.
+    pub async fn refund(&self, receipt: Receipt, charges: &[Charge<'_>]) {
+        let refunded = match (&self.place, receipt.0) {
+            (Place::Process(memory), _) => memory.refund(charges).await,
+            (Place::Redis { redis, .. }, Charged::Redis) => redis.refund(charges).await,
+            (Place::Redis { fallback, .. }, Charged::Process) => match fallback.memory() {
+                Some(memory) => memory.refund(charges).await,
+                None => Ok(()),
+            },
+        };
+        self.failures.count_if(refunded);
+    }
+
+    /// From now on, time runs `factor` times as fast for the limits of `scale`. To be repeated from time to time: it renews
+    /// the store's record, and heals a publication that failed.
+    pub async fn publish(&self, scale: &ScaleName, factor: Factor) {
+        let published = match &self.place {
+            Place::Process(memory) => memory.publish(scale, factor).await,
+            Place::Redis { redis, fallback } => {
+                if let Some(memory) = fallback.memory() {
+                    self.failures.count_if(memory.publish(scale, factor).await);
+                }
+                redis.publish(scale, factor).await
+            }
+        };
+        self.failures.count_if(published);
+    }
+
+    /// Who decides now.
+    pub fn status(&self) -> Status {
+        match &self.place {
+            Place::Process(_) => Status::Embedded,
+            Place::Redis { redis, .. } if *redis.up().borrow() => Status::Connected,
+            Place::Redis { fallback, .. } => Status::Disconnected(fallback.policy()),
+        }
+    }
+
+    /// Whether the configured store decides, and when that changes.
+    pub fn up(&self) -> watch::Receiver<bool> {
+        match &self.place {
+            Place::Process(_) => watch::Sender::new(true).subscribe(),
+            Place::Redis { redis, .. } => redis.up(),
+        }
+    }
+
+    /// Buckets held in this process.
+    pub fn buckets(&self) -> usize {
+        usize::try_from(self.held.get()).unwrap_or_default()
+    }
+}
+
+// === impl Decision ===
+
+impl Decision {
+    async fn by(charged: Charged, store: &impl Store, charges: &[Charge<'_>]) -> Result<Self, StoreError> {
+        let Verdict { admitted, standings } = store.decide(charges).await?;
+        Ok(if admitted { Self::Admitted { receipt: Receipt(charged), standings } } else { Self::Refused { standings } })
+    }
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// The real time until `cost` is there: zero when it is, and exact as long as the factor stays what it is.
+    pub fn wait(&self, standing: &Standing, cost: u64) -> Duration {
+        Duration::from_micros(scale::real_wait(self.bucket.wait(standing.tokens, cost), standing.factor))
+    }
+
+    /// The real time until the bucket holds one whole token more than it does: zero when it is full.
+    pub fn until_next_token(&self, standing: &Standing) -> Duration {
+        let next = (standing.tokens / MICRO + 1) * MICRO;
+        self.wait(standing, next.min(self.bucket.capacity))
+    }
+}
+
+// === impl Failures ===
+
+impl Failures {
+    fn new(metrics: &Metrics) -> Self {
+        let counter = |cause| metrics.store_failures.get_or_create(&CauseLabels { cause }).clone();
+        Self {
+            deadline: counter("deadline"),
+            unreachable: counter("unreachable"),
+            refused: counter("refused"),
+            full: counter("full"),
+        }
+    }
+
+    fn count(&self, error: StoreError) {
+        match error {
+            StoreError::Deadline => self.deadline.inc(),
+            StoreError::Unreachable => self.unreachable.inc(),
+            StoreError::Refused => self.refused.inc(),
+            StoreError::Full => self.full.inc(),
+        };
+    }
+
+    fn count_if(&self, result: Result<(), StoreError>) {
+        if let Err(error) = result {
+            self.count(error);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit() -> Limit {
+        Limit { bucket: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO }, scale: None, slowest: Factor::ONE }
+    }
+
+    #[test]
+    fn waits_are_real_time_and_exact() {
+        // Micro-tokens there, factor → until one token fits, until there is a whole one more; in microseconds.
+        let table = [
+            (0, 1.0, 500_000, 500_000),
+            (0, 0.2, 2_500_000, 2_500_000),
+            (0, 1.5, 333_334, 333_334),
+            (999_999, 1.0, 1, 1),
+            (1_000_000, 1.0, 0, 500_000),
+            (9_500_000, 1.0, 0, 250_000),
+            (10_000_000, 1.0, 0, 0),
+        ];
+        for (tokens, factor, fits, next) in table {
+            let standing = Standing { tokens, factor: Factor::new(factor).unwrap() };
+            assert_eq!(limit().wait(&standing, MICRO), Duration::from_micros(fits), "{standing:?}");
+            assert_eq!(limit().until_next_token(&standing), Duration::from_micros(next), "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn retry_after_is_whole_seconds_rounded_up_and_never_zero() {
+        let table = [(0, 1), (1, 1), (1_000_000, 1), (1_000_001, 2), (u64::MAX, 18_446_744_073_710)];
+        for (micros, seconds) in table {
+            assert_eq!(retry_after_seconds(Duration::from_micros(micros)), seconds, "{micros} µs");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! The name of a bucket: 96 bits of a keyed hash over its limit and what the limit counts by.
+//!
+//! Promised: a fixed length whatever a client sends, no client text in any store, and no two different lists of parts with
+//! the same hashed bytes, because each part carries its length. Two clients in one bucket are as likely as a collision of
+//! 96 random bits: one in 10¹⁷ among a million clients.
+//! Not promised without a secret: that nobody can compute which key a client has. The key of the hash is then derived from
+//! the key prefix, so that replicas agree.
+
+use std::{
+    fmt::{self, Write as _},
+    hash::{Hash, Hasher},
+};
+
+use siphasher::sip128::{Hasher128, SipHasher24};
+
+use crate::config::Secret;
+
+/// Bytes in a key.
+const LENGTH: usize = 12;
+
+/// Characters in a key's text form.
+pub const TEXT_LENGTH: usize = LENGTH / 3 * 4;
+
+/// Which bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Key(pub [u8; LENGTH]);
+
+/// Makes keys. Replicas that share a store need the same secret, or none and the same prefix.
+#[derive(Clone)]
+pub struct KeyHasher(SipHasher24);
+
+/// A key in the making.
+#[must_use]
+pub struct KeyParts(SipHasher24);
+
+// === impl Key ===
+
+impl Key {
+    /// The bucket by which a store is tried out. That a client has the same is as likely as any collision.
+    pub(super) const PROBE: Self = Self([0; LENGTH]);
+
+    /// URL-safe base64 (RFC 4648 section 5): three bytes to four characters, nothing to pad.
+    pub fn text(self) -> [u8; TEXT_LENGTH] {
+        const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
+        let mut text = [0; TEXT_LENGTH];
+        for (three, four) in self.0.chunks_exact(3).zip(text.chunks_exact_mut(4)) {
+            let bits = u32::from_be_bytes([0, three[0], three[1], three[2]]);
+            for (position, character) in (0..4).rev().zip(four) {
+                *character = ALPHABET[(bits >> (6 * position)) as usize % 64];
+            }
+        }
+        text
+    }
+
+    /// 32 bits that its hash does not use.
+    pub(super) fn spread(self) -> u32 {
+        self.0.last_chunk().map_or(0, |last| u32::from_le_bytes(*last))
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.text().iter().try_for_each(|character| formatter.write_char(char::from(*character)))
+    }
+}
+
+/// A key is a hash already: its first bytes are as good as any.
+impl Hash for Key {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write_u64(self.0.first_chunk().map_or(0, |first| u64::from_le_bytes(*first)));
+    }
+}
+
+// === impl KeyHasher ===
+
+impl KeyHasher {
+    /// A hasher under `secret`, or under a key anyone can derive from `key_prefix`.
+    pub fn new(secret: Option<&Secret>, key_prefix: &str) -> Self {
+        let mut derive = SipHasher24::new();
+        match secret {
+            Some(secret) => derive.write(secret.expose().as_bytes()),
+            None => derive.write(key_prefix.as_bytes()),
+        }
+        Self(SipHasher24::new_with_key(&derive.finish128().as_bytes()))
+    }
+
+    /// Begins the key of a bucket of the limit that `limit` identifies.
+    pub fn start(&self, limit: &str) -> KeyParts {
+        KeyParts(self.0).part(limit.as_bytes())
+    }
+}
+
+// === impl KeyParts ===
+
+impl KeyParts {
+    /// Adds one of the values the limit counts by.
+    pub fn part(mut self, part: &[u8]) -> Self {
+        self.0.write_u64(part.len() as u64);
+        self.0.write(part);
+        self
+    }
+
+    /// The key of all parts.
+    pub fn finish(self) -> Key {
+        let [key @ .., _, _, _, _] = self.0.finish128().as_bytes();
+        Key(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn key(hasher: &KeyHasher, parts: &[Vec<u8>]) -> Key {
+        parts.iter().fold(hasher.start("limit"), |key, part| key.part(part)).finish()
+    }
+
+    #[test]
+    fn the_text_is_url_safe_base64() {
+        let text = |bytes| String::from_utf8(Key(bytes).text().to_vec()).unwrap();
+        assert_eq!(text(*b"any carnal p"), "YW55IGNhcm5hbCBw");
+        assert_eq!(text([255; 12]), "________________");
+        assert_eq!(text([0xfb; 12]), "-_v7-_v7-_v7-_v7");
+    }
+
+    #[test]
+    fn replicas_agree_and_strangers_do_not() {
+        let (one, other) = (Secret::new("one"), Secret::new("other"));
+        let of = |secret, prefix| KeyHasher::new(secret, prefix).start("limit").part(b"alice").finish();
+        assert_eq!(of(Some(&one), "a"), of(Some(&one), "b"));
+        assert_eq!(of(None, "a"), of(None, "a"));
+        assert_ne!(of(Some(&one), "a"), of(Some(&other), "a"));
+        assert_ne!(of(None, "a"), of(None, "b"));
+    }
+
+    #[test]
+    fn the_limit_is_part_of_the_key() {
+        let hasher = KeyHasher::new(None, "cxgate");
+        assert_ne!(hasher.start("a").part(b"b").finish(), hasher.start("ab").finish());
+        assert_ne!(hasher.start("a").part(b"c").finish(), hasher.start("b").part(b"c").finish());
+    }
+
+    proptest! {
+        #[test]
+        fn parts_cannot_be_moved_across_their_boundaries(
+            text in prop::collection::vec(any::<u8>(), 0..24),
+            cuts in prop::collection::vec((0..=24_usize, 0..=24_usize), 2),
+        ) {
+            let hasher = KeyHasher::new(None, "cxgate");
+            let split = |&(first, second): &(usize, usize)| {
+                let (low, high) = (first.min(second).min(text.len()), first.max(second).min(text.len()));
+                vec![text[..low].to_vec(), text[low..high].to_vec(), text[high..].to_vec()]
+            };
+            let (one, other) = (split(&cuts[0]), split(&cuts[1]));
+            prop_assert_eq!(key(&hasher, &one) == key(&hasher, &other), one == other);
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! Buckets in this process: the embedded store, and the local fall-back.
+//!
+//! Promised: at most [`max_buckets`](crate::config::Store::max_buckets) buckets; all or nothing across the limits of one
+//! decision; a bucket is forgotten only once it is certainly full again, so that forgetting gives nobody a token.
+//! Not promised: room. Where every bucket is still filling, a new one is refused with [`StoreError::Full`]: dropping an
+//! old one instead would hand whoever floods the store with names the means to refill their own bucket. Buckets are spread
+//! over shards by hash, so the first shard may be full when the whole is at nine tenths.
+//!
+//! Buckets that are full again are swept out when a shard has doubled since its last sweep, and at most once a second when
+//! it is full, so the cost of sweeping stays a small constant for each new bucket.
+
+use std::{
+    collections::HashMap,
+    hash::{BuildHasherDefault, Hasher},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use arc_swap::ArcSwap;
+use arrayvec::ArrayVec;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::time::Instant;
+
+use super::{
+    Charge, Limit, Standing, Store, StoreError, Verdict,
+    bucket::{Level, MICRO},
+    key::Key,
+    scale::{ScaleName, Timeline, real_wait},
+};
+use crate::config::{Factor, MAX_LIMITS_PER_ROUTE};
+
+/// The most shards: more than cores that would contend for one.
+const SHARDS_MAX: usize = 64;
+
+/// The fewest buckets for which a shard is worth having: with fewer, chance would fill one shard long before the others.
+const SHARD_SIZE_MIN: usize = 1024;
+
+/// Below this many buckets a shard is never swept.
+const SWEEP_SIZE_MIN: usize = 64;
+
+/// The shortest time between sweeps of a full shard, in microseconds.
+const SWEEP_INTERVAL: u64 = MICRO;
+
+/// Buckets in this process. Its own clock is monotonic and starts with it; `*_at` take the time in microseconds instead.
+pub struct Memory {
+    shards: Box<[Mutex<Shard>]>,
+    timelines: ArcSwap<HashMap<ScaleName, Timeline>>,
+    started: Instant,
+    held: Gauge,
+}
+
+/// A part of the buckets under a lock of its own.
+struct Shard {
+    buckets: HashMap<Key, Entry, BuildHasherDefault<FirstWord>>,
+    /// The most it holds.
+    room: usize,
+    /// How many buckets make it sweep before it takes another.
+    sweep_at: usize,
+    /// No sweep before this time.
+    sweep_after: u64,
+}
+
+/// A bucket that has been charged.
+struct Entry {
+    level: Level,
+    /// The time at which it is full at the latest, and may be forgotten.
+    full_at: u64,
+}
+
+/// The shards of one decision, locked in rising order so that two decisions never wait for each other.
+type Locked<'a> = ArrayVec<(usize, MutexGuard<'a, Shard>), MAX_LIMITS_PER_ROUTE>;
+
+/// A bucket of one decision: settled, before its charge.
+struct Settled {
+    /// Its shard's place among those locked.
+    place: usize,
+    /// Whether it is held already.
+    known: bool,
+    level: Level,
+    factor: Factor,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    /// A store of at most `max_buckets`; `held` shows how many there are.
+    pub fn new(max_buckets: usize, held: Gauge) -> Self {
+        let shards = (max_buckets / SHARD_SIZE_MIN).clamp(1, SHARDS_MAX);
+        let shard = |_| Mutex::new(Shard::new(max_buckets / shards));
+        Self { shards: (0..shards).map(shard).collect(), timelines: ArcSwap::default(), started: Instant::now(), held }
+    }
+
+    /// How many buckets are held, full ones included until they are swept out.
+    pub fn len(&self) -> usize {
+        self.shards.iter().map(|shard| lock(shard).buckets.len()).sum()
+    }
+
+    /// Whether no bucket is held.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// [`Store::decide`] at a given time.
+    pub fn decide_at(&self, charges: &[Charge<'_>], now: u64) -> Result<Verdict, StoreError> {
+        let mut locked = self.lock_all(charges)?;
+        let settled = self.settle(&locked, charges, now);
+        let mut standings: ArrayVec<_, MAX_LIMITS_PER_ROUTE> =
+            settled.iter().map(|bucket| Standing { tokens: bucket.level.tokens, factor: bucket.factor }).collect();
+        let admitted = settled.iter().zip(charges).all(|(bucket, charge)| bucket.level.tokens >= charge.cost);
+        if admitted {
+            self.make_room(&mut locked, &settled, now)?;
+            for ((bucket, charge), standing) in settled.iter().zip(charges).zip(&mut standings) {
+                standing.tokens -= charge.cost;
+                let level = Level { tokens: standing.tokens, at: bucket.level.at };
+                self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+            }
+        }
+        Ok(Verdict { admitted, standings })
+    }
+
+    /// [`Store::refund`] at a given time.
+    pub fn refund_at(&self, charges: &[Charge<'_>], now: u64) -> Result<(), StoreError> {
+        let mut locked = self.lock_all(charges)?;
+        let settled = self.settle(&locked, charges, now);
+        for (bucket, charge) in settled.iter().zip(charges) {
+            // A bucket that was forgotten is full.
+            if bucket.known {
+                let level = charge.limit.bucket.refund(bucket.level, charge.cost);
+                self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+            }
+        }
+        Ok(())
+    }
+
+    /// [`Store::publish`] at a given time.
+    pub fn publish_at(&self, scale: &ScaleName, factor: Factor, now: u64) {
+        self.timelines.rcu(|timelines| {
+            let mut timelines = HashMap::clone(timelines);
+            let timeline = timelines.entry(scale.clone()).or_insert(Timeline::REAL);
+            *timeline = timeline.switch(now, factor);
+            timelines
+        });
+    }
+
+    /// The time by its own clock.
+    fn now(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
+    }
+
+    fn shard_of(&self, key: Key) -> usize {
+        key.spread() as usize % self.shards.len()
+    }
+
+    fn lock_all(&self, charges: &[Charge<'_>]) -> Result<Locked<'_>, StoreError> {
+        if charges.len() > MAX_LIMITS_PER_ROUTE {
+            return Err(StoreError::Refused);
+        }
+        let mut places: ArrayVec<usize, MAX_LIMITS_PER_ROUTE> =
+            charges.iter().map(|charge| self.shard_of(charge.key)).collect();
+        places.sort_unstable();
+        let mut locked = Locked::new();
+        for place in places {
+            if locked.last().is_none_or(|&(last, _)| last != place) {
+                locked.push((place, lock(&self.shards[place])));
+            }
+        }
+        Ok(locked)
+    }
+
+    fn settle(&self, locked: &Locked<'_>, charges: &[Charge<'_>], now: u64) -> ArrayVec<Settled, MAX_LIMITS_PER_ROUTE> {
+        let settle = |charge: &Charge<'_>| {
+            let (now, factor) = self.scaled(charge.limit, now);
+            let shard = self.shard_of(charge.key);
+            let place = locked.iter().position(|&(place, _)| place == shard).unwrap_or_default();
+            let entry = locked[place].1.buckets.get(&charge.key);
+            let bucket = charge.limit.bucket;
+            let level = entry.map_or_else(|| bucket.full(now), |entry| bucket.settle(entry.level, now));
+            Settled { place, known: entry.is_some(), level, factor }
+        };
+        charges.iter().map(settle).collect()
+    }
+
+    /// The time and the factor a limit goes by.
+    fn scaled(&self, limit: &Limit, now: u64) -> (u64, Factor) {
+        let timeline = limit.scale.as_ref().and_then(|scale| self.timelines.load().get(scale).copied());
+        timeline.map_or((now, Factor::ONE), |timeline| (timeline.scaled(now), timeline.factor))
+    }
+
+    /// Makes sure that every bucket of the decision has a place, before any is written.
+    fn make_room(&self, locked: &mut Locked<'_>, settled: &[Settled], now: u64) -> Result<(), StoreError> {
+        for (place, (_, shard)) in locked.iter_mut().enumerate() {
+            let new = settled.iter().filter(|bucket| bucket.place == place && !bucket.known).count();
+            if new > 0 && shard.buckets.len() + new > shard.sweep_at && now >= shard.sweep_after {
+                self.held.dec_by(i64::try_from(shard.sweep(now)).unwrap_or(i64::MAX));
+            }
+            if new > 0 && shard.buckets.len() + new > shard.room {
+                return Err(StoreError::Full);
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, shard: &mut Shard, charge: &Charge<'_>, level: Level, factor: Factor, now: u64) {
+        let Limit { bucket, slowest, .. } = charge.limit;
+        let fill = real_wait(bucket.wait(level.tokens, bucket.capacity), factor.min(*slowest));
+        let entry = Entry { level, full_at: now.saturating_add(fill) };
+        if shard.buckets.insert(charge.key, entry).is_none() {
+            self.held.inc();
+        }
+    }
+}
+
+impl Store for Memory {
+    async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        self.decide_at(charges, self.now())
+    }
+
+    async fn refund(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+        self.refund_at(charges, self.now())
+    }
+
+    async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
+        self.publish_at(scale, factor, self.now());
+        Ok(())
+    }
+}
+
+/// A shard's state is whole between any two writes, so a panic elsewhere does not spoil it.
+fn lock(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+// === impl Shard ===
+
+impl Shard {
+    fn new(room: usize) -> Self {
+        Self { buckets: HashMap::default(), room, sweep_at: SWEEP_SIZE_MIN.min(room), sweep_after: 0 }
+    }
+
+    /// Forgets what is full again, and says how much that was.
+    fn sweep(&mut self, now: u64) -> usize {
+        let before = self.buckets.len();
+        self.buckets.retain(|_, entry| entry.full_at > now);
+        let left = self.buckets.len();
+        self.sweep_at = (left * 2).max(SWEEP_SIZE_MIN).min(self.room);
+        self.sweep_after = if self.sweep_at == self.room { now.saturating_add(SWEEP_INTERVAL) } else { 0 };
+        before - left
+    }
+}
+
+/// Takes a [`Key`], which is a hash already, for its own hash.
+#[derive(Default)]
+struct FirstWord(u64);
+
+impl Hasher for FirstWord {
+    fn write_u64(&mut self, word: u64) {
+        self.0 = word;
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,208 @@
+//! What is said to Redis and what it answers: the scripts of `lua/`, their arguments, their replies. No I/O.
+
+use arrayvec::ArrayVec;
+use redis::{Cmd, Value};
+
+use crate::{
+    config::{Factor, MAX_LIMITS_PER_ROUTE},
+    limiter::{Charge, Limit, Standing, Verdict, bucket::MICRO, scale::ScaleName},
+};
+
+/// Stands behind the prefix of every key: what is stored under another version is never read.
+const SCHEMA_VERSION: u8 = 1;
+
+/// How long a scale's record outlives its last publication, in milliseconds: 30 days. It protects against records that
+/// stay for ever; while anyone publishes, none is lost.
+const RECORD_LIFETIME: u64 = 30 * 24 * 3600 * 1000;
+
+/// The bytes that [`argument`] makes of a charge.
+const ARGUMENT_LENGTH: usize = 22;
+
+/// The highest cost an argument can carry. It is above every capacity, so cutting a cost to it admits nobody.
+const COST_MAX: u64 = (1 << 47) - 1;
+
+/// A script, by what it does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Script {
+    /// [`Store::decide`](crate::limiter::Store::decide) and [`Store::refund`](crate::limiter::Store::refund).
+    Charge,
+    /// [`Store::publish`](crate::limiter::Store::publish)
+    Publish,
+}
+
+/// Which way tokens go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flow {
+    /// A decision takes them.
+    Take,
+    /// A refund gives them back.
+    Give,
+}
+
+/// The part of every key that comes before the bucket or the scale.
+#[derive(Debug, Clone)]
+pub struct KeySpace(Vec<u8>);
+
+// === impl Script ===
+
+impl Script {
+    /// Every script.
+    pub const ALL: [Self; 2] = [Self::Charge, Self::Publish];
+
+    /// Its source.
+    pub fn source(self) -> &'static str {
+        match self {
+            Self::Charge => include_str!("../../../lua/charge.lua"),
+            Self::Publish => include_str!("../../../lua/publish.lua"),
+        }
+    }
+}
+
+// === impl KeySpace ===
+
+impl KeySpace {
+    /// The keys under a configured prefix.
+    pub fn new(prefix: &str) -> Self {
+        Self(format!("{prefix}:{SCHEMA_VERSION}:").into_bytes())
+    }
+
+    /// Calls [`Script::Charge`], whose digest is `digest`.
+    pub fn charge(&self, digest: &str, flow: Flow, charges: &[Charge<'_>]) -> Cmd {
+        let mut scales = ArrayVec::<&ScaleName, MAX_LIMITS_PER_ROUTE>::new();
+        let mut arguments = ArrayVec::<[u8; ARGUMENT_LENGTH], MAX_LIMITS_PER_ROUTE>::new();
+        for charge in charges {
+            let scale = charge.limit.scale.as_ref().map_or(0, |wanted| {
+                let known = scales.iter().position(|scale| *scale == wanted).unwrap_or_else(|| {
+                    scales.push(wanted);
+                    scales.len() - 1
+                });
+                known + 1
+            });
+            arguments.push(argument(charge, flow, scale));
+        }
+
+        let keys = charges.len() + scales.len();
+        let mut command = Cmd::with_capacity(3 + keys + charges.len(), 64 + 64 * keys);
+        command.arg("EVALSHA").arg(digest).arg(keys);
+        let mut key = Vec::with_capacity(64);
+        for charge in charges {
+            self.write_key(&mut key, &charge.key.text());
+            command.arg(&key[..]);
+        }
+        for scale in scales {
+            self.write_scale(&mut key, scale);
+            command.arg(&key[..]);
+        }
+        for argument in &arguments {
+            command.arg(&argument[..]);
+        }
+        command
+    }
+
+    /// Calls [`Script::Publish`], whose digest is `digest`.
+    pub fn publish(&self, digest: &str, scale: &ScaleName, factor: Factor) -> Cmd {
+        let mut command = Cmd::new();
+        let mut key = Vec::new();
+        self.write_scale(&mut key, scale);
+        command.arg("EVALSHA").arg(digest).arg(1).arg(&key[..]).arg(factor.millionths()).arg(RECORD_LIFETIME);
+        command
+    }
+
+    /// A scale's key holds a colon where a bucket's, being base64, has none: no scale can be named like a bucket.
+    fn write_scale(&self, key: &mut Vec<u8>, scale: &ScaleName) {
+        self.write_key(key, b"scale:");
+        key.extend_from_slice(scale.as_str().as_bytes());
+    }
+
+    fn write_key(&self, key: &mut Vec<u8>, name: &[u8]) {
+        key.clear();
+        key.extend_from_slice(&self.0);
+        key.extend_from_slice(name);
+    }
+}
+
+/// A charge as `lua/charge.lua` reads it; `scale` is the place of its scale among the keys' scales, from 1, or 0.
+fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> [u8; ARGUMENT_LENGTH] {
+    let Limit { bucket, slowest, .. } = charge.limit;
+    let cost = charge.cost.min(COST_MAX);
+    let fields = [
+        (if flow == Flow::Take { cost } else { cost.wrapping_neg() }, 6),
+        (bucket.capacity, 5),
+        (bucket.rate / MICRO, 3),
+        (bucket.rate % MICRO, 3),
+        (u64::from(slowest.millionths()), 4),
+        (scale as u64, 1),
+    ];
+    let mut bytes = [0; ARGUMENT_LENGTH];
+    let mut rest = &mut bytes[..];
+    for (value, length) in fields {
+        let (field, behind) = rest.split_at_mut(length);
+        field.copy_from_slice(&value.to_le_bytes()[..length]);
+        rest = behind;
+    }
+    bytes
+}
+
+/// Reads the answer of [`Script::Charge`]; `None` where it is none.
+pub fn verdict(reply: &Value, charges: &[Charge<'_>]) -> Option<Verdict> {
+    let Value::Array(values) = reply else { return None };
+    let (Value::Int(admitted), rest) = values.split_first()? else { return None };
+    let admitted = *admitted == 1;
+    if rest.len() != 2 * charges.len() {
+        return None;
+    }
+    let standing = |(pair, charge): (&[Value], &Charge<'_>)| {
+        let [Value::Int(tokens), Value::Int(factor)] = pair else { return None };
+        let taken = if admitted { charge.cost } else { 0 };
+        let tokens = u64::try_from(*tokens).ok()?.checked_sub(taken)?;
+        let factor = Factor::new(f64::from(u32::try_from(*factor).ok()?) / 1e6)?;
+        Some(Standing { tokens, factor })
+    };
+    let standings = rest.chunks_exact(2).zip(charges).map(standing).collect::<Option<_>>()?;
+    Some(Verdict { admitted, standings })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limiter::{bucket::Bucket, key::KeyHasher};
+
+    const LIMIT: Limit = Limit { bucket: Bucket { capacity: 10, rate: 1 }, scale: None, slowest: Factor::ONE };
+
+    fn integers(values: &[i64]) -> Value {
+        Value::Array(values.iter().copied().map(Value::Int).collect())
+    }
+
+    #[test]
+    fn an_answer_is_read_and_anything_else_is_none() {
+        let limit = LIMIT;
+        let charges = [Charge { limit: &limit, key: KeyHasher::new(None, "test").start("limit").finish(), cost: 3 }];
+        let table = [
+            (integers(&[1, 10, 500_000]), Some((true, 7, 0.5))),
+            (integers(&[0, 2, 1_000_000]), Some((false, 2, 1.0))),
+            (integers(&[1, 2, 1_000_000]), None),
+            (integers(&[0, -1, 1_000_000]), None),
+            (integers(&[0, 2, 0]), None),
+            (integers(&[0, 2, 1 << 40]), None),
+            (integers(&[0, 2]), None),
+            (integers(&[0, 2, 1_000_000, 3]), None),
+            (integers(&[]), None),
+            (Value::Nil, None),
+            (Value::Array(vec![Value::Int(1), Value::Nil, Value::Nil]), None),
+        ];
+        for (reply, expected) in table {
+            let expected = expected.map(|(admitted, tokens, factor)| {
+                let standing = Standing { tokens, factor: Factor::new(factor).unwrap() };
+                Verdict { admitted, standings: [standing].into_iter().collect() }
+            });
+            assert_eq!(verdict(&reply, &charges), expected, "{reply:?}");
+        }
+    }
+
+    #[test]
+    fn a_cost_beyond_all_capacities_is_cut_and_not_turned_round() {
+        let limit = LIMIT;
+        let charge = Charge { limit: &limit, key: KeyHasher::new(None, "test").start("limit").finish(), cost: u64::MAX };
+        assert_eq!(argument(&charge, Flow::Take, 0)[..6], [0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
+    }
+}

@@ -1,0 +1,332 @@
+//! One contract for the specification, the store in memory and the scripts in a real Redis: the same questions at the same
+//! times get the same answers, to the micro-token.
+//!
+//! The scripts read Redis' clock in one place; here that place reads the test's time instead, and nothing else is changed.
+
+use std::collections::HashMap;
+
+use cxgate::{
+    config::{Factor, Secret},
+    limiter::{
+        Charge, Limit, Standing, Verdict,
+        bucket::{Bucket, Level, MICRO},
+        key::{Key, KeyHasher},
+        memory::Memory,
+        redis::script::{self, Flow, KeySpace, Script},
+        retry_after_seconds,
+        scale::{ScaleName, Timeline},
+    },
+};
+use prometheus_client::metrics::gauge::Gauge;
+use redis::{Cmd, aio::MultiplexedConnection};
+
+use crate::support::redis_server::RedisServer;
+
+mod traces;
+
+/// A moment of the present century, in microseconds.
+const BEGIN: u64 = 1_800_000_000_000_000;
+
+/// Whoever keeps the contract.
+trait Subject {
+    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict;
+    async fn refund(&mut self, charges: &[Charge<'_>], now: u64);
+    async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64);
+}
+
+/// The pure arithmetic, and nothing else.
+#[derive(Default)]
+struct Specification {
+    levels: HashMap<Key, Level>,
+    timelines: HashMap<ScaleName, Timeline>,
+}
+
+/// The scripts in a real Redis, by the test's clock.
+struct Scripted {
+    connection: MultiplexedConnection,
+    digests: Vec<(Script, String)>,
+    keys: KeySpace,
+}
+
+// === impl Specification ===
+
+impl Specification {
+    fn settle(&self, charge: &Charge<'_>, now: u64) -> (Level, Factor) {
+        let timeline = charge.limit.scale.as_ref().and_then(|scale| self.timelines.get(scale));
+        let timeline = timeline.copied().unwrap_or(Timeline::REAL);
+        let bucket = charge.limit.bucket;
+        let now = timeline.scaled(now);
+        let level = self.levels.get(&charge.key).map_or(bucket.full(now), |&level| bucket.settle(level, now));
+        (level, timeline.factor)
+    }
+}
+
+impl Subject for Specification {
+    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
+        let settled: Vec<_> = charges.iter().map(|charge| self.settle(charge, now)).collect();
+        let charged: Option<Vec<_>> = settled
+            .iter()
+            .zip(charges)
+            .map(|((level, _), charge)| charge.limit.bucket.charge(*level, charge.cost))
+            .collect();
+        for (charge, level) in charges.iter().zip(charged.iter().flatten()) {
+            self.levels.insert(charge.key, *level);
+        }
+        let admitted = charged.is_some();
+        let levels = charged.unwrap_or_else(|| settled.iter().map(|(level, _)| *level).collect());
+        let standing = |(level, (_, factor)): (&Level, &(Level, Factor))| Standing { tokens: level.tokens, factor: *factor };
+        Verdict { admitted, standings: levels.iter().zip(&settled).map(standing).collect() }
+    }
+
+    async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
+        for charge in charges {
+            // A bucket that was never charged is full.
+            if self.levels.contains_key(&charge.key) {
+                let (level, _) = self.settle(charge, now);
+                self.levels.insert(charge.key, charge.limit.bucket.refund(level, charge.cost));
+            }
+        }
+    }
+
+    async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
+        let timeline = self.timelines.entry(scale.clone()).or_insert(Timeline::REAL);
+        *timeline = timeline.switch(now, factor);
+    }
+}
+
+// === impl Memory ===
+
+impl Subject for Memory {
+    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
+        self.decide_at(charges, now).unwrap()
+    }
+
+    async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
+        self.refund_at(charges, now).unwrap();
+    }
+
+    async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
+        self.publish_at(scale, factor, now);
+    }
+}
+
+// === impl Scripted ===
+
+impl Scripted {
+    async fn new(server: &RedisServer) -> Self {
+        let mut connection = server.client().await;
+        let mut digests = Vec::new();
+        for script in Script::ALL {
+            let source = script.source();
+            assert_eq!(source.matches("redis.call('TIME')").count(), 1, "the clock is read once");
+            let ours = source.replace("redis.call('TIME')", "{table.remove(ARGV, #ARGV - 1), table.remove(ARGV)}");
+            let load = redis::cmd("SCRIPT").arg("LOAD").arg(ours).query_async(&mut connection).await;
+            digests.push((script, load.unwrap()));
+        }
+        Self { connection, digests, keys: KeySpace::new("test") }
+    }
+
+    fn digest(&self, script: Script) -> &str {
+        &self.digests.iter().find(|(known, _)| *known == script).unwrap().1
+    }
+
+    async fn call(&mut self, mut command: Cmd, now: u64) -> redis::Value {
+        command.arg(now / MICRO).arg(now % MICRO).query_async(&mut self.connection).await.unwrap()
+    }
+
+    async fn lifetime_ms(&mut self, key: Key) -> i64 {
+        let name = format!("test:1:{}", String::from_utf8(key.text().to_vec()).unwrap());
+        redis::cmd("PTTL").arg(name).query_async(&mut self.connection).await.unwrap()
+    }
+}
+
+impl Subject for Scripted {
+    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
+        let command = self.keys.charge(self.digest(Script::Charge), Flow::Take, charges);
+        script::verdict(&self.call(command, now).await, charges).unwrap()
+    }
+
+    async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
+        let command = self.keys.charge(self.digest(Script::Charge), Flow::Give, charges);
+        self.call(command, now).await;
+    }
+
+    async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
+        let command = self.keys.publish(self.digest(Script::Publish), scale, factor);
+        self.call(command, now).await;
+    }
+}
+
+// === the table ===
+
+fn factor(value: f64) -> Factor {
+    Factor::new(value).unwrap()
+}
+
+fn client(name: &str) -> Key {
+    KeyHasher::new(Some(&Secret::new("tests")), "test").start("limit").part(name.as_bytes()).finish()
+}
+
+/// Ten tokens, two a second, down to a twentieth of that under load.
+fn guest() -> Limit {
+    Limit {
+        bucket: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO },
+        scale: ScaleName::of(["backend"]),
+        slowest: factor(0.05),
+    }
+}
+
+/// What a refused request asks to learn what is there without taking it.
+async fn tokens(subject: &mut impl Subject, limit: &Limit, key: Key, now: u64) -> u64 {
+    let verdict = subject.decide(&[Charge { limit, key, cost: limit.bucket.capacity + 1 }], now).await;
+    assert!(!verdict.admitted);
+    verdict.standings[0].tokens
+}
+
+/// Every check of the table against one subject.
+async fn keeps_the_contract(subject: &mut impl Subject) {
+    refusals_cost_nothing_anywhere(subject).await;
+    retry_after_is_exact(subject).await;
+    a_rate_cut_gives_no_more_than_the_new_rate(subject).await;
+    refunds_give_back_and_no_more(subject).await;
+    a_clock_that_steps_back_mints_nothing(subject).await;
+    a_scaled_clock_that_stepped_back_runs_on_with_the_next_publication(subject).await;
+}
+
+async fn refusals_cost_nothing_anywhere(subject: &mut impl Subject) {
+    let (wide, narrow) = (guest(), Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, ..guest() });
+    let (first, second) = (client("wide"), client("narrow"));
+    let both = [Charge { limit: &wide, key: first, cost: 3 * MICRO }, Charge { limit: &narrow, key: second, cost: MICRO }];
+    assert!(subject.decide(&both, BEGIN).await.admitted);
+    for _ in 0..5 {
+        let verdict = subject.decide(&both, BEGIN).await;
+        assert!(!verdict.admitted);
+        assert_eq!([verdict.standings[0].tokens, verdict.standings[1].tokens], [7 * MICRO, 0]);
+    }
+    assert_eq!(tokens(subject, &wide, first, BEGIN).await, 7 * MICRO);
+}
+
+async fn retry_after_is_exact(subject: &mut impl Subject) {
+    let limit = guest();
+    let charge = [Charge { limit: &limit, key: client("exact"), cost: 3 * MICRO }];
+    let mut admitted = 0;
+    let refused = loop {
+        let verdict = subject.decide(&charge, BEGIN).await;
+        if !verdict.admitted {
+            break verdict;
+        }
+        admitted += 1;
+    };
+    assert_eq!(admitted, 3);
+    let wait = limit.wait(&refused.standings[0], 3 * MICRO);
+    assert_eq!((wait.as_micros(), retry_after_seconds(wait)), (1_000_000, 1));
+    assert!(!subject.decide(&charge, BEGIN + 999_999).await.admitted);
+    assert!(subject.decide(&charge, BEGIN + 1_000_000).await.admitted);
+}
+
+async fn a_rate_cut_gives_no_more_than_the_new_rate(subject: &mut impl Subject) {
+    let limit = guest();
+    let scale = limit.scale.clone().unwrap();
+    let key = client("cut");
+    assert!(subject.decide(&[Charge { limit: &limit, key, cost: 10 * MICRO }], BEGIN).await.admitted);
+    subject.publish(&scale, factor(0.05), BEGIN).await;
+    // The key's lifetime would be 6 s at the old rate.
+    for seconds in [6, 18] {
+        assert_eq!(tokens(subject, &limit, key, BEGIN + seconds * MICRO).await, seconds * MICRO / 10);
+    }
+    // Back to the whole rate: what passed is credited as it passed.
+    subject.publish(&scale, Factor::ONE, BEGIN + 20 * MICRO).await;
+    assert_eq!(tokens(subject, &limit, key, BEGIN + 21 * MICRO).await, 4 * MICRO);
+}
+
+async fn refunds_give_back_and_no_more(subject: &mut impl Subject) {
+    let limit = guest();
+    let now = BEGIN + 30 * MICRO;
+    let charge = [Charge { limit: &limit, key: client("refund"), cost: 4 * MICRO }];
+    subject.refund(&charge, now).await;
+    assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 10 * MICRO);
+    subject.decide(&charge, now).await;
+    subject.decide(&charge, now).await;
+    subject.refund(&charge, now).await;
+    assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 6 * MICRO);
+    subject.refund(&charge, now + MICRO).await;
+    assert_eq!(tokens(subject, &limit, charge[0].key, now + MICRO).await, 10 * MICRO);
+}
+
+async fn a_clock_that_steps_back_mints_nothing(subject: &mut impl Subject) {
+    let limit = Limit { scale: None, ..guest() };
+    let charge = [Charge { limit: &limit, key: client("back"), cost: 10 * MICRO }];
+    assert!(subject.decide(&charge, BEGIN + 100 * MICRO).await.admitted);
+    for now in [BEGIN, BEGIN + 99 * MICRO, BEGIN + 100 * MICRO] {
+        assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 0);
+    }
+    assert_eq!(tokens(subject, &limit, charge[0].key, BEGIN + 101 * MICRO).await, 2 * MICRO);
+}
+
+async fn a_scaled_clock_that_stepped_back_runs_on_with_the_next_publication(subject: &mut impl Subject) {
+    let limit = guest();
+    let (scale, half, now) = (limit.scale.clone().unwrap(), factor(0.5), BEGIN + 200 * MICRO);
+    let charge = [Charge { limit: &limit, key: client("scaled back"), cost: 10 * MICRO }];
+    subject.publish(&scale, half, now).await;
+    assert!(subject.decide(&charge, now).await.admitted);
+    assert_eq!(tokens(subject, &limit, charge[0].key, now - 50 * MICRO).await, 0);
+    subject.publish(&scale, half, now - 50 * MICRO).await;
+    assert_eq!(tokens(subject, &limit, charge[0].key, now - 48 * MICRO).await, 2 * MICRO);
+}
+
+#[tokio::test]
+async fn the_specification_keeps_the_contract() {
+    keeps_the_contract(&mut Specification::default()).await;
+}
+
+#[tokio::test]
+async fn memory_keeps_the_contract() {
+    keeps_the_contract(&mut Memory::new(1000, Gauge::default())).await;
+}
+
+#[tokio::test]
+async fn redis_keeps_the_contract() {
+    keeps_the_contract(&mut Scripted::new(&RedisServer::start()).await).await;
+}
+
+#[tokio::test]
+async fn a_key_lives_as_long_as_its_bucket_may_need_at_the_slowest() {
+    let server = RedisServer::start();
+    let mut redis = Scripted::new(&server).await;
+    let limit = guest();
+    let charge = [Charge { limit: &limit, key: client("lifetime"), cost: 5 * MICRO }];
+    // Five tokens at a tenth of a token a second.
+    redis.decide(&charge, BEGIN).await;
+    assert!((45_000..52_000).contains(&redis.lifetime_ms(charge[0].key).await));
+    redis.decide(&charge, BEGIN).await;
+    assert!((95_000..102_000).contains(&redis.lifetime_ms(charge[0].key).await));
+    redis.refund(&charge, BEGIN).await;
+    assert!((45_000..52_000).contains(&redis.lifetime_ms(charge[0].key).await));
+    // A replica that knows of a still lower factor has published it.
+    redis.publish(limit.scale.as_ref().unwrap(), factor(0.025), BEGIN).await;
+    redis.decide(&charge, BEGIN).await;
+    assert!((195_000..202_000).contains(&redis.lifetime_ms(charge[0].key).await));
+}
+
+#[tokio::test]
+async fn what_is_no_bucket_is_a_full_one_and_is_replaced() {
+    let server = RedisServer::start();
+    let mut redis = Scripted::new(&server).await;
+    let limit = guest();
+    let charge = [Charge { limit: &limit, key: client("spoiled"), cost: MICRO }];
+    let name = format!("test:1:{}", String::from_utf8(charge[0].key.text().to_vec()).unwrap());
+    for spoil in [
+        redis::cmd("HSET").arg(&name).arg("a").arg("b").take(),
+        redis::cmd("SET").arg(&name).arg("").take(),
+        redis::cmd("SET").arg(&name).arg("thirteen bytes").take(),
+        redis::cmd("HSET").arg("test:1:scale:backend").arg("a").arg("b").take(),
+        redis::cmd("SET").arg("test:1:scale:backend").arg("b").take(),
+    ] {
+        let mut connection = redis.connection.clone();
+        redis::cmd("FLUSHALL").query_async::<()>(&mut connection).await.unwrap();
+        spoil.query_async::<i64>(&mut connection).await.ok();
+        assert_eq!(redis.decide(&charge, BEGIN).await.standings[0].tokens, 9 * MICRO);
+        redis.publish(limit.scale.as_ref().unwrap(), factor(0.5), BEGIN).await;
+        assert_eq!(redis.decide(&charge, BEGIN).await.standings[0], Standing { tokens: 8 * MICRO, factor: factor(0.5) });
+    }
+}

@@ -1,0 +1,120 @@
+//! A redis-server of the test's own, on a free port, that ends with the test.
+
+use std::{
+    io::{BufRead, BufReader, ErrorKind},
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+};
+
+use redis::{Client, Value, aio::MultiplexedConnection};
+use tempfile::TempDir;
+
+/// A running (or stopped) redis-server. Dropping it kills it.
+pub(crate) struct RedisServer {
+    port: u16,
+    directory: TempDir,
+    process: Option<Child>,
+}
+
+impl RedisServer {
+    /// Starts one on a free port and waits until it takes connections.
+    pub(crate) fn start() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for _ in 0..10 {
+            // Another process may take the port before Redis does; then the next one.
+            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            if let Some(process) = spawn(port, &directory) {
+                return Self { port, directory, process: Some(process) };
+            }
+        }
+        panic!("redis-server does not start");
+    }
+
+    /// Its URL, database 0.
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// A connection for the test's own commands.
+    pub(crate) async fn client(&self) -> MultiplexedConnection {
+        Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+    }
+
+    /// Sends a command, given as words.
+    pub(crate) async fn tell(&self, command: &str) {
+        let mut words = command.split(' ');
+        let mut command = redis::cmd(words.next().unwrap());
+        for word in words {
+            command.arg(word);
+        }
+        command.query_async::<Value>(&mut self.client().await).await.unwrap();
+    }
+
+    /// Kills it (SIGKILL); nothing it held is saved.
+    pub(crate) fn stop(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().unwrap();
+            process.wait().unwrap();
+        }
+    }
+
+    /// Starts it again, empty, on the same port.
+    pub(crate) fn restart(&mut self) {
+        self.stop();
+        self.process = Some(spawn(self.port, &self.directory).expect("the port is still free"));
+    }
+
+    /// Stops it from running (SIGSTOP): connections stay, nothing answers.
+    pub(crate) fn freeze(&self) {
+        self.signal("-STOP");
+    }
+
+    /// Lets it run again (SIGCONT).
+    pub(crate) fn thaw(&self) {
+        self.signal("-CONT");
+    }
+
+    fn signal(&self, signal: &str) {
+        let process = self.process.as_ref().expect("it is running");
+        assert!(Command::new("kill").args([signal, &process.id().to_string()]).status().unwrap().success());
+    }
+}
+
+impl Drop for RedisServer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// Starts the process and waits until it is ready; `None` where it ended instead.
+fn spawn(port: u16, directory: &TempDir) -> Option<Child> {
+    let port = port.to_string();
+    let spawned = Command::new("redis-server")
+        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+        .arg(directory.path())
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn();
+    let mut process = match spawned {
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            panic!("redis-server is missing: apt-get install -y redis-server")
+        }
+        spawned => spawned.unwrap(),
+    };
+    let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let (ready, is_ready) = mpsc::channel();
+    // Reads on to the end, for Redis would block on a full pipe.
+    std::thread::spawn(move || {
+        for line in lines.map_while(Result::ok) {
+            if line.contains("Ready to accept connections") {
+                let _ = ready.send(());
+            }
+        }
+    });
+    if is_ready.recv().is_ok() {
+        return Some(process);
+    }
+    process.wait().unwrap();
+    None
+}

@@ -1,0 +1,70 @@
+//! A limiter over a redis-server.
+
+use std::{sync::Arc, time::Duration};
+
+use cxgate::{
+    config::{self, OnFailure, Secret},
+    limiter::{
+        Limiter,
+        key::{Key, KeyHasher},
+    },
+    metrics::{CauseLabels, Metrics},
+    shutdown::Shutdown,
+};
+use tokio::time::timeout;
+
+use super::redis_server::RedisServer;
+
+/// The deadline of a limiter that is given none.
+pub(crate) const DEADLINE: Duration = Duration::from_millis(50);
+
+/// How long a test waits for what must come.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A limiter over a Redis.
+pub(crate) struct Rig {
+    pub(crate) limiter: Arc<Limiter>,
+    pub(crate) metrics: Metrics,
+    shutdown: Shutdown,
+}
+
+impl Rig {
+    pub(crate) fn new(server: &RedisServer, on_failure: OnFailure, deadline: Duration) -> Self {
+        let config = config::Store {
+            redis: Some(Secret::new(server.url())),
+            deadline,
+            on_failure,
+            key_prefix: "test".to_owned(),
+            max_buckets: 100_000,
+        };
+        let (metrics, shutdown) = (Metrics::default(), Shutdown::default());
+        let limiter = Arc::new(Limiter::start(&config, &metrics, &shutdown).unwrap());
+        Self { limiter, metrics, shutdown }
+    }
+
+    pub(crate) async fn up(server: &RedisServer, on_failure: OnFailure) -> Self {
+        let rig = Self::new(server, on_failure, DEADLINE);
+        rig.until(true).await;
+        rig
+    }
+
+    /// Waits until Redis decides, or does not.
+    pub(crate) async fn until(&self, up: bool) {
+        let mut changes = self.limiter.up();
+        timeout(PATIENCE, changes.wait_for(|now| *now == up)).await.expect("in time").unwrap();
+    }
+
+    pub(crate) fn failures(&self, cause: &'static str) -> u64 {
+        self.metrics.store_failures.get_or_create(&CauseLabels { cause }).get()
+    }
+
+    pub(crate) async fn stop(self) {
+        self.shutdown.stop();
+        timeout(PATIENCE, self.shutdown.finished()).await.expect("all tasks end");
+    }
+}
+
+/// The key of a client's bucket.
+pub(crate) fn key(name: &str) -> Key {
+    KeyHasher::new(None, "test").start("limit").part(name.as_bytes()).finish()
+}
