@@ -18,8 +18,10 @@
 //! - No lock is held across an await. Every queue, map, buffer and wait has a bound.
 //! - Time reaches arithmetic as an argument. Only stores and timers read clocks.
 
+pub mod body;
 pub mod config;
 pub mod limiter;
 pub mod log;
 pub mod metrics;
+pub mod serve;
 pub mod shutdown;

@@ -11,4 +11,5 @@
 mod limiter_contract;
 mod limiter_limits;
 mod limiter_outage;
+mod serving;
 mod support;

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+pub mod listening;
+pub mod raw_client;
 pub mod redis_server;
 pub mod rig;
 

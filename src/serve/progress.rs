@@ -1,0 +1,184 @@
+//! Where a connection stands. Its socket and its exchange report here; the task that times the connection reads it.
+//!
+//! hyper alone knows when a head is complete and when a response is written, and says neither; but it calls the service at
+//! the first, and drops the response body and then flushes at the second. That is all this needs.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// What a connection is waiting for; a change of value is progress, and starts the wait anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// The next request, after so many.
+    Idle { requests: u64 },
+    /// The rest of a head, after so many requests.
+    Head { requests: u64 },
+    /// The handler, or a body: others measure these.
+    Busy,
+    /// The client, who has taken so many bytes and not the next.
+    Blocked { written: u64 },
+}
+
+/// One connection's standing, shared by its socket, its exchange and its task.
+#[derive(Debug, Clone)]
+pub(super) struct Progress(Arc<Mutex<State>>);
+
+/// A request whose response is not yet handed over whole; dropping it says that it is.
+#[derive(Debug)]
+pub(super) struct Exchange(Progress);
+
+#[derive(Debug)]
+struct State {
+    stage: Stage,
+    requests: u64,
+    written: u64,
+    blocked: bool,
+    upload: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    Idle,
+    Head,
+    /// The handler runs, or its body has more to give.
+    Answering,
+    /// All of the response is with hyper, and not yet all of it with the kernel.
+    Flushing,
+    Upgraded,
+}
+
+// === impl Progress ===
+
+impl Progress {
+    /// A new connection: its first head is due from now on.
+    pub(super) fn new() -> Self {
+        let state = State { stage: Stage::Head, requests: 0, written: 0, blocked: false, upload: false };
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// A head is complete and its request handed to the service.
+    pub(super) fn begin(&self, has_body: bool) -> Exchange {
+        let mut state = self.lock();
+        state.stage = Stage::Answering;
+        state.requests += 1;
+        state.upload = has_body;
+        drop(state);
+        Exchange(self.clone())
+    }
+
+    /// Bytes have arrived.
+    pub(super) fn received(&self) {
+        let mut state = self.lock();
+        if state.stage == Stage::Idle {
+            state.stage = Stage::Head;
+        }
+    }
+
+    /// The kernel took so many bytes.
+    pub(super) fn wrote(&self, bytes: usize) {
+        let mut state = self.lock();
+        state.written += bytes as u64;
+        state.blocked = false;
+    }
+
+    /// The kernel took none: the client has not read what it was sent before.
+    pub(super) fn blocked(&self) {
+        self.lock().blocked = true;
+    }
+
+    /// hyper has nothing more to write for now.
+    pub(super) fn flushed(&self) {
+        let mut state = self.lock();
+        if state.stage == Stage::Flushing {
+            state.stage = Stage::Idle;
+        }
+    }
+
+    /// Whether no request is in service: what hyper writes now is its own answer to a head it could not read.
+    pub(super) fn is_awaiting_head(&self) -> bool {
+        matches!(self.lock().stage, Stage::Idle | Stage::Head)
+    }
+
+    /// Whether the connection is a tunnel.
+    pub(super) fn is_upgraded(&self) -> bool {
+        self.lock().stage == Stage::Upgraded
+    }
+
+    /// Whether the last request had a body, which the client may still be sending.
+    pub(super) fn has_upload(&self) -> bool {
+        self.lock().upload
+    }
+
+    /// What is awaited now.
+    pub(super) fn phase(&self) -> Phase {
+        let state = self.lock();
+        match state.stage {
+            _ if state.blocked => Phase::Blocked { written: state.written },
+            // Not blocked, so that all there was to flush is gone, even if hyper did not say so.
+            Stage::Idle | Stage::Flushing => Phase::Idle { requests: state.requests },
+            Stage::Head => Phase::Head { requests: state.requests },
+            Stage::Answering | Stage::Upgraded => Phase::Busy,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// The response turns the connection into a tunnel.
+    pub(super) fn upgrade(&self) {
+        self.0.lock().stage = Stage::Upgraded;
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        let mut state = self.0.lock();
+        if state.stage == Stage::Answering {
+            state.stage = Stage::Flushing;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_connection_goes_from_head_to_service_to_idle_and_back() {
+        let progress = Progress::new();
+        assert_eq!(progress.phase(), Phase::Head { requests: 0 }, "the first head is timed from the accept");
+        let exchange = progress.begin(false);
+        progress.flushed();
+        assert_eq!(progress.phase(), Phase::Busy, "a flush in the middle of an exchange ends nothing");
+        drop(exchange);
+        assert!(!progress.is_awaiting_head(), "the end of the response is not yet written");
+        progress.flushed();
+        assert_eq!(progress.phase(), Phase::Idle { requests: 1 });
+        progress.received();
+        assert_eq!(progress.phase(), Phase::Head { requests: 1 });
+    }
+
+    #[test]
+    fn what_the_client_does_not_take_is_what_is_awaited() {
+        let progress = Progress::new();
+        let _exchange = progress.begin(false);
+        progress.wrote(10);
+        progress.blocked();
+        assert_eq!(progress.phase(), Phase::Blocked { written: 10 });
+        progress.wrote(5);
+        assert_eq!(progress.phase(), Phase::Busy);
+    }
+
+    #[test]
+    fn a_tunnel_never_awaits_a_head() {
+        let progress = Progress::new();
+        progress.begin(false).upgrade();
+        progress.flushed();
+        progress.received();
+        assert!(progress.is_upgraded() && !progress.is_awaiting_head());
+    }
+}

@@ -1,0 +1,80 @@
+//! A listener of our own on a free port, with a handler of the test's.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use cxgate::{
+    body::RequestBody,
+    metrics::Metrics,
+    serve::{Caps, Listener, ListenerMetrics, serve},
+    shutdown::Shutdown,
+};
+use http_body::Body;
+use http_body_util::Full;
+use hyper::{Request, Response};
+
+/// A running listener; its connections end with it.
+pub struct Listening {
+    pub address: SocketAddr,
+    pub metrics: Arc<Metrics>,
+    pub shutdown: Shutdown,
+}
+
+/// Caps that no well-behaved test meets.
+pub fn wide() -> Caps {
+    Caps {
+        max_connections: 100,
+        header_timeout: Duration::from_secs(30),
+        body_idle_timeout: Duration::from_secs(30),
+        idle_timeout: Duration::from_secs(30),
+        max_header_bytes: 32 * 1024,
+        max_body_bytes: 64 * 1024 * 1024,
+    }
+}
+
+/// A 200 with a body of text.
+pub fn text(body: impl Into<String>) -> Response<Full<Bytes>> {
+    Response::new(Full::from(body.into()))
+}
+
+// === impl Listening ===
+
+impl Listening {
+    pub fn start<H, F, B>(caps: Caps, handler: H) -> Self
+    where
+        H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static,
+    {
+        let metrics = Arc::new(Metrics::default());
+        let shutdown = Shutdown::default();
+        let listener = Listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let address = listener.local_address().expect("a bound socket");
+        let counts = ListenerMetrics::new(&metrics, "proxy");
+        shutdown.spawn(serve(listener, caps, move |_, request| handler(request), counts, shutdown.clone()));
+        Self { address, metrics, shutdown }
+    }
+
+    /// Answers every request with its path.
+    pub fn echoing_path(caps: Caps) -> Self {
+        Self::start(caps, |request| async move { text(request.uri().path()) })
+    }
+
+    /// The value of a metric's line, as exported.
+    pub fn metric(&self, line: &str) -> u64 {
+        metric(&self.metrics, line)
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.shutdown.stop();
+    }
+}
+
+/// The value on the exported line that begins with `line`; 0 where there is none.
+pub fn metric(metrics: &Metrics, line: &str) -> u64 {
+    let exported = metrics.export();
+    let value = exported.lines().find_map(|exported| exported.strip_prefix(line)?.strip_prefix(' '));
+    value.map_or(0, |value| value.trim().parse().expect("a number"))
+}
