@@ -25,3 +25,4 @@ pub mod log;
 pub mod metrics;
 pub mod serve;
 pub mod shutdown;
+pub mod upstream;

@@ -13,3 +13,4 @@ mod limiter_limits;
 mod limiter_outage;
 mod serving;
 mod support;
+mod upstream;

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+pub mod forwarding;
 pub mod listening;
 pub mod raw_client;
+pub mod raw_upstream;
 pub mod redis_server;
 pub mod rig;
 

@@ -1,0 +1,289 @@
+//! The client side: sends requests to one upstream over kept connections, and streams both bodies.
+//!
+//! Promised: path, query and body go out as they came in; every wait is bounded; a response that breaks off or stalls is an
+//! error, never a short body. A request is sent twice only if its kept connection had died before a byte of an answer, and
+//! then only if it was never written, or is idempotent and without a body (RFC 9110, section 9.2.2); the second time goes
+//! over a fresh connection.
+//! Not promised: anything about header fields beyond `Host` and message framing. Hop-by-hop fields are the caller's.
+//!
+//! The way of a request: `pool` leases a connection (or `connect`s, by `tls` where asked), `upload` watches its body go out,
+//! and `response` hands the connection back when the response has ended.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use hyper::{
+    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
+    header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+};
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+use tokio::time::Instant;
+
+use crate::{
+    body::{Fault, RequestBody},
+    config,
+    metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
+};
+
+mod connect;
+mod pool;
+mod response;
+mod socket;
+mod tls;
+mod upload;
+
+pub use connect::ConnectError;
+pub use response::{ResponseBody, ResponseFault};
+
+use connect::Connector;
+use pool::{Lease, Pool};
+use upload::{Upload, UploadWatch, overdue};
+
+/// A server, and the connections to it.
+pub struct Upstream {
+    host: HeaderValue,
+    response_timeout: Duration,
+    body_idle: Duration,
+    pool: Arc<Pool>,
+    counts: Counts,
+}
+
+/// Why there is no response. The status is what a client is to be told.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No connection could be made: 502.
+    #[error("cannot connect: {0}")]
+    Connect(#[from] ConnectError),
+    /// No connection was made within the connect time-out: 504.
+    #[error("connecting took too long")]
+    ConnectTimeout,
+    /// All connections were in use for the whole connect time-out: 503.
+    #[error("all connections are in use")]
+    Busy,
+    /// The response head did not come in time: 504.
+    #[error("the response head took too long")]
+    ResponseTimeout,
+    /// What came is no HTTP/1 response, or the connection ended before its head did: 502.
+    #[error("no proper response: {0}")]
+    Protocol(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The client's own body failed, which is no fault of the upstream: 413 too large, 408 stalled, 400 broken.
+    #[error("the request failed: {0}")]
+    Request(Fault),
+}
+
+/// Why an upstream cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamSetupError {
+    /// The file of certificate authorities cannot be read, or is no PEM.
+    #[error("cannot read certificate authorities from {path}: {cause}", path = path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: rustls::pki_types::pem::Error,
+    },
+    /// The file holds no usable certificate, and a connection could never be trusted.
+    #[error("no certificate authority in {path}", path = path.display())]
+    NoAuthorities {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The host can neither be asked for by name nor by address.
+    #[error("`{0}` is no host that a certificate could name")]
+    Host(String),
+    /// TLS itself cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// How one attempt over one connection ended.
+enum Attempt {
+    Answered(Response<ResponseBody>),
+    /// The kept connection had died before any answer, and the request may be sent again.
+    Stale(Request<RequestBody>),
+}
+
+/// Handles for what is counted at every request.
+struct Counts {
+    answered: Counter,
+    connect: Counter,
+    connect_timeout: Counter,
+    busy: Counter,
+    response_timeout: Counter,
+    protocol: Counter,
+    request: Counter,
+    resends: Counter,
+    response: Histogram,
+}
+
+// === impl Upstream ===
+
+impl Upstream {
+    /// Prepares the upstream `name`; connections are made when requests need them. Bodies may rest for `body_idle`.
+    /// Reads the file of certificate authorities, if one is configured.
+    pub fn new(
+        name: &str,
+        config: &config::Upstream,
+        body_idle: Duration,
+        metrics: &Metrics,
+    ) -> Result<Self, UpstreamSetupError> {
+        let authority = config.url.authority();
+        let labels = UpstreamLabels { upstream: name.to_owned() };
+        let open = metrics.upstream_connections.get_or_create_owned(&labels);
+        let connector = Connector::new(&config.url, config.ca.as_deref())?;
+        Ok(Self {
+            host: HeaderValue::try_from(&authority).map_err(|_| UpstreamSetupError::Host(authority))?,
+            response_timeout: config.response_timeout,
+            body_idle,
+            pool: Arc::new(Pool::new(connector, config, open)),
+            counts: Counts::new(metrics, &labels),
+        })
+    }
+
+    /// Sends a request and waits for the response head.
+    ///
+    /// Of the URI only path and query are used; `Host` becomes the upstream's. The response time-out counts while the
+    /// upstream is what is waited for: from the last piece of the request that it took, and not while the client's body is
+    /// awaited. A response may come before the body is through; the rest of the body is then sent while the response
+    /// lasts, and the connection is not used again if that is not long enough.
+    ///
+    /// After a 101 response, `hyper::upgrade::on(&mut response)` gives the upstream's side of the tunnel.
+    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
+        let result = self.exchange(self.addressed(request)).await;
+        self.counts.of(&result).inc();
+        result
+    }
+
+    async fn exchange(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
+        let mut lease = self.pool.lease().await?;
+        // Twice at most: only a kept connection can be stale, and the second one is fresh.
+        loop {
+            match self.attempt(lease, request).await? {
+                Attempt::Answered(response) => return Ok(response),
+                Attempt::Stale(again) => request = again,
+            }
+            self.counts.resends.inc();
+            lease = self.pool.fresh().await?;
+        }
+    }
+
+    async fn attempt(&self, mut lease: Lease, request: Request<RequestBody>) -> Result<Attempt, UpstreamError> {
+        let started = Instant::now();
+        let asks_upgrade = request.headers().contains_key(UPGRADE);
+        let fault = request.body().fault_handle();
+        let copy = if lease.is_reused() { repeatable(&request) } else { None };
+        let watch = UploadWatch::of(request.body());
+        let sent = lease.send(request.map(|body| Upload::new(body, watch.clone())));
+        let received = tokio::select! {
+            biased;
+            received = sent => received,
+            () = overdue(watch.as_ref(), self.response_timeout) => return Err(UpstreamError::ResponseTimeout),
+        };
+        let mut failure = match received {
+            Ok(mut response) => {
+                self.counts.response.observe(started.elapsed().as_secs_f64());
+                check_framing(response.headers_mut())?;
+                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                    let keep = |body| ResponseBody::new(body, self.body_idle, lease, watch);
+                    return Ok(Attempt::Answered(response.map(keep)));
+                }
+                if !asks_upgrade {
+                    return Err(UpstreamError::Protocol("an upgrade nobody asked for".into()));
+                }
+                lease.leave_to_tunnel();
+                return Ok(Attempt::Answered(response.map(|body| ResponseBody::of_upgrade(body, self.body_idle))));
+            }
+            Err(failure) => failure,
+        };
+        if lease.is_reused() {
+            let unwritten = failure.take_message().map(|request| request.map(Upload::into_inner));
+            let again = unwritten.or_else(|| copy.filter(|_| !lease.has_answered()));
+            if let Some(again) = again {
+                return Ok(Attempt::Stale(again));
+            }
+        }
+        match fault.get() {
+            Some(fault) => Err(UpstreamError::Request(fault)),
+            None => Err(UpstreamError::Protocol(Box::new(failure.into_error()))),
+        }
+    }
+
+    /// The request as it goes to this upstream (RFC 9112, sections 3.2 and 6).
+    fn addressed(&self, request: Request<RequestBody>) -> Request<RequestBody> {
+        let (mut parts, body) = request.into_parts();
+        parts.uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
+        parts.version = Version::HTTP_11;
+        parts.headers.insert(HOST, self.host.clone());
+        if !body.is_empty() && http_body::Body::size_hint(&body).exact().is_none() {
+            // hyper drops the body of a GET that does not say it has one.
+            parts.headers.remove(CONTENT_LENGTH);
+            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        Request::from_parts(parts, body)
+    }
+}
+
+/// A copy to send again, where sending twice does what sending once does and there is no body to have been read.
+fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
+    let idempotent = matches!(
+        *request.method(),
+        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
+    );
+    if !idempotent || !request.body().is_empty() {
+        return None;
+    }
+    let mut copy = Request::new(RequestBody::default());
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = request.uri().clone();
+    *copy.headers_mut() = request.headers().clone();
+    Some(copy)
+}
+
+/// Refuses a response whose length two readers could read in two ways, and removes a length that chunks overrule
+/// (RFC 9112, section 6.3): the client must find the same end as we do.
+fn check_framing(headers: &mut HeaderMap) -> Result<(), UpstreamError> {
+    if headers.contains_key(TRANSFER_ENCODING) {
+        headers.remove(CONTENT_LENGTH);
+        return Ok(());
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    match (lengths.next(), lengths.next()) {
+        (None, _) => Ok(()),
+        (Some(length), None) if plain(length) => Ok(()),
+        _ => Err(UpstreamError::Protocol("an ambiguous Content-Length".into())),
+    }
+}
+
+// === impl Counts ===
+
+impl Counts {
+    fn new(metrics: &Metrics, labels: &UpstreamLabels) -> Self {
+        let ended = |result| {
+            let labels = UpstreamResultLabels { upstream: labels.upstream.clone(), result };
+            metrics.upstream_requests.get_or_create_owned(&labels)
+        };
+        Self {
+            answered: ended("answered"),
+            connect: ended("connect"),
+            connect_timeout: ended("connect_timeout"),
+            busy: ended("busy"),
+            response_timeout: ended("response_timeout"),
+            protocol: ended("protocol"),
+            request: ended("request"),
+            resends: metrics.upstream_resends.get_or_create_owned(labels),
+            response: metrics.upstream_response.get_or_create_owned(labels),
+        }
+    }
+
+    fn of(&self, result: &Result<Response<ResponseBody>, UpstreamError>) -> &Counter {
+        match result {
+            Ok(_) => &self.answered,
+            Err(UpstreamError::Connect(_)) => &self.connect,
+            Err(UpstreamError::ConnectTimeout) => &self.connect_timeout,
+            Err(UpstreamError::Busy) => &self.busy,
+            Err(UpstreamError::ResponseTimeout) => &self.response_timeout,
+            Err(UpstreamError::Protocol(_)) => &self.protocol,
+            Err(UpstreamError::Request(_)) => &self.request,
+        }
+    }
+}

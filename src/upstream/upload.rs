@@ -1,0 +1,110 @@
+//! A request's body on its way out, watched so that the wait for a response can tell whose turn it is.
+
+use std::{
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use tokio::time::{Instant, sleep_until};
+
+use crate::body::{Fault, RequestBody};
+
+/// The body that hyper sends.
+pub(super) struct Upload {
+    body: RequestBody,
+    watch: Option<UploadWatch>,
+}
+
+/// What has become of a body that was handed to hyper. Empty bodies have none: they are gone with the head.
+#[derive(Clone)]
+pub(super) struct UploadWatch(Arc<Mutex<State>>);
+
+#[derive(Clone, Copy)]
+enum State {
+    /// The client has the next piece.
+    Client,
+    /// The upstream has had a piece since then, and there may be more.
+    Upstream(Instant),
+    /// The upstream has had the last piece since then.
+    Sent(Instant),
+}
+
+/// Resolves when the upstream alone has been waited for longer than `limit`, counted from now or from the last piece of the
+/// body that it took.
+pub(super) async fn overdue(watch: Option<&UploadWatch>, limit: Duration) {
+    let mut deadline = Instant::now() + limit;
+    loop {
+        sleep_until(deadline).await;
+        deadline = match watch.map(UploadWatch::state) {
+            Some(State::Client) => Instant::now() + limit,
+            Some(State::Upstream(since) | State::Sent(since)) if since + limit > Instant::now() => since + limit,
+            Some(State::Upstream(_) | State::Sent(_)) | None => return,
+        };
+    }
+}
+
+// === impl Upload ===
+
+impl Upload {
+    pub(super) fn new(body: RequestBody, watch: Option<UploadWatch>) -> Self {
+        Self { body, watch }
+    }
+
+    /// The body, if hyper gave it back.
+    pub(super) fn into_inner(self) -> RequestBody {
+        self.body
+    }
+}
+
+impl Body for Upload {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if let Some(watch) = &self.watch {
+            match &polled {
+                Poll::Pending => watch.set(State::Client),
+                Poll::Ready(None) => watch.set(State::Sent(Instant::now())),
+                // hyper does not ask a body of known length for its end.
+                Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => watch.set(State::Sent(Instant::now())),
+                Poll::Ready(Some(_)) => watch.set(State::Upstream(Instant::now())),
+            }
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+// === impl UploadWatch ===
+
+impl UploadWatch {
+    /// A watch over `body`, unless it is empty.
+    pub(super) fn of(body: &RequestBody) -> Option<Self> {
+        (!body.is_empty()).then(|| Self(Arc::new(Mutex::new(State::Upstream(Instant::now())))))
+    }
+
+    /// Whether the upstream has had all of it.
+    pub(super) fn is_sent(&self) -> bool {
+        matches!(self.state(), State::Sent(_))
+    }
+
+    fn state(&self) -> State {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn set(&self, state: State) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = state;
+    }
+}
