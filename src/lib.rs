@@ -20,6 +20,7 @@
 
 pub mod body;
 pub mod config;
+pub mod gate;
 pub mod limiter;
 pub mod log;
 pub mod metrics;

@@ -1,0 +1,186 @@
+//! The gate: every request meets the same stages in the same order.
+//!
+//! A request is first *admitted*: its client and its route become known, or it is refused. Then it passes the stages that
+//! [`Gate::new`] lists. Whatever goes wrong on the way is a [`Rejection`], and becomes an answer in one place.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use hyper::{Method, Request, header::HOST, http::request::Parts};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use tokio::time::Instant;
+use tower::ServiceBuilder;
+
+pub mod call;
+pub mod client;
+pub mod flood;
+pub mod forward;
+pub mod headers;
+mod path;
+mod query;
+pub mod quota;
+pub mod rejection;
+pub mod response;
+pub mod route;
+pub mod setup;
+pub mod stage;
+pub mod throttle;
+pub mod tunnel;
+pub mod violation;
+pub mod whitelist;
+
+use call::{Call, RequestId};
+use client::Identification;
+use forward::Forward;
+use headers::X_REQUEST_ID;
+use rejection::{BadRequest, Rejection};
+use response::{InFlight, Response};
+use route::{RouteCounters, RouteTable};
+use stage::{Next, Then, stage};
+use throttle::Throttle;
+use violation::ViolationLog;
+use whitelist::Whitelist;
+
+use crate::body::RequestBody;
+
+/// What a stage gives back: an answer, or why there is none.
+pub type Outcome = Result<Response, Rejection>;
+
+/// The stages, as types, in the order in which a request meets them.
+type Stack = Then<ViolationLog, Then<Whitelist, Then<Throttle, Forward>>>;
+
+/// Decides about requests and forwards those that may pass. Cheap to clone.
+#[derive(Clone)]
+pub struct Gate(Arc<Inner>);
+
+struct Inner {
+    identification: Identification,
+    routes: RouteTable,
+    stack: Stack,
+    counters: Counters,
+}
+
+/// What the gate counts itself.
+pub struct Counters {
+    /// Requests whose response is not complete.
+    pub in_flight: Gauge,
+    /// Answers of our own, in the order of [`rejection::Code::ALL`].
+    pub rejections: Vec<Counter>,
+    /// Requests that no route took.
+    pub without_route: RouteCounters,
+}
+
+/// The stages before they are stacked.
+pub struct Stages {
+    /// Tells of refusals.
+    pub violation_log: ViolationLog,
+    /// Exempts trusted clients.
+    pub whitelist: Whitelist,
+    /// Holds requests to their limits.
+    pub throttle: Throttle,
+    /// Sends them upstream.
+    pub forward: Forward,
+}
+
+impl Gate {
+    /// Joins the parts; [`setup`] makes them from configuration.
+    pub fn new(identification: Identification, routes: RouteTable, stages: Stages, counters: Counters) -> Self {
+        // The violation log is outermost, so that it sees every refusal; the whitelist stands before the throttle, whose
+        // tokens trusted clients do not use; only what the throttle admits is forwarded.
+        let stack = ServiceBuilder::new()
+            .layer(stage(stages.violation_log))
+            .layer(stage(stages.whitelist))
+            .layer(stage(stages.throttle))
+            .service(stages.forward);
+        Self(Arc::new(Inner { identification, routes, stack, counters }))
+    }
+
+    /// Answers a request that came from `peer`.
+    pub async fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Response {
+        let inner = &*self.0;
+        let received = Instant::now();
+        let in_flight = InFlight::new(&inner.counters.in_flight);
+        let request_id = RequestId::from_headers(request.headers());
+
+        let (route, outcome) = match inner.admit(peer, request, request_id, received) {
+            Ok(call) => (Some(Arc::clone(&call.route)), inner.stack.call(call).await),
+            Err(rejection) => (None, Err(rejection)),
+        };
+        let mut response = outcome.unwrap_or_else(|rejection| {
+            inner.counters.rejections[rejection.code() as usize].inc();
+            rejection.into_response()
+        });
+
+        let counters = route.as_ref().map_or(&inner.counters.without_route, |route| &route.counters);
+        counters.answered(response.status(), received);
+        response.headers_mut().insert(X_REQUEST_ID, request_id.to_header());
+        response.body_mut().hold(in_flight);
+        response
+    }
+}
+
+impl Inner {
+    /// Finds out who asks and by which route.
+    fn admit(
+        &self,
+        peer: SocketAddr,
+        request: Request<RequestBody>,
+        request_id: RequestId,
+        received: Instant,
+    ) -> Result<Call, Rejection> {
+        let (head, body) = request.into_parts();
+        let host = host(&head)?;
+        if matches!(head.method, Method::CONNECT | Method::TRACE) {
+            return Err(Rejection::MethodNotAllowed { allowed: Vec::new() });
+        }
+        let (route, captures) = self.routes.find(&head, host)?;
+        let client = self.identification.client(peer.ip(), &head)?;
+        let request = Request::from_parts(head, body);
+        Ok(Call { request, client, route, captures, request_id, received, exempt: false })
+    }
+}
+
+/// The host a request is for, without its port: the one valid `Host` field, which an absolute target must not contradict
+/// (RFC 9112, section 3.2).
+fn host(head: &Parts) -> Result<&str, BadRequest> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(BadRequest::HostInvalid) };
+    let host = host.to_str().map_err(|_| BadRequest::HostInvalid)?;
+    let (name, port) = match host.rsplit_once(':') {
+        Some((name, port)) if !port.contains(']') => (name, port),
+        _ => (host, ""),
+    };
+    let bracketed = name.starts_with('[') && name.ends_with(']');
+    let allowed =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (bracketed && b"[]:".contains(&byte));
+    let contradicted = head.uri.authority().is_some_and(|target| !target.as_str().eq_ignore_ascii_case(host));
+    if name.is_empty() || contradicted || !name.bytes().all(allowed) || !port.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(BadRequest::HostInvalid);
+    }
+    Ok(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_is_for_one_valid_host_that_its_target_does_not_contradict() {
+        let cases: [(&str, &[&str], Result<&str, BadRequest>); 11] = [
+            ("/", &["chat.example"], Ok("chat.example")),
+            ("/", &["chat.example:8080"], Ok("chat.example")),
+            ("/", &["[2001:db8::1]:80"], Ok("[2001:db8::1]")),
+            ("http://Chat.example/x", &["chat.example"], Ok("chat.example")),
+            ("http://other.example/x", &["chat.example"], Err(BadRequest::HostInvalid)),
+            ("/", &[], Err(BadRequest::HostInvalid)),
+            ("/", &["a", "b"], Err(BadRequest::HostInvalid)),
+            ("/", &[""], Err(BadRequest::HostInvalid)),
+            ("/", &["a, b"], Err(BadRequest::HostInvalid)),
+            ("/", &["user@a"], Err(BadRequest::HostInvalid)),
+            ("/", &["a/b"], Err(BadRequest::HostInvalid)),
+        ];
+        for (target, hosts, expected) in cases {
+            let request = hosts.iter().fold(Request::builder().uri(target), |request, host| request.header(HOST, *host));
+            assert_eq!(host(&request.body(()).unwrap().into_parts().0), expected, "{target} {hosts:?}");
+        }
+    }
+}

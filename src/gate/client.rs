@@ -1,0 +1,287 @@
+//! Who asks: the client's identity and address.
+//!
+//! Promised: an identity is 1 to 128 printable ASCII bytes; a request that names itself twice, or unprintably, is refused
+//! rather than guessed at; one that names itself not at all is its address, never a bucket it shares with strangers. A
+//! forwarded address is believed only as far as trusted proxies vouch for it.
+//! Not promised: that the name is true. What a claimed name may do is the whitelist's business.
+
+use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
+
+use arrayvec::ArrayString;
+use hyper::{
+    HeaderMap,
+    header::{AUTHORIZATION, COOKIE},
+    http::request::Parts,
+};
+use ipnet::IpNet;
+
+use super::{headers::X_FORWARDED_FOR, query, rejection::BadRequest};
+use crate::{
+    config::{self, IdentitySource},
+    limiter::key::KeyHasher,
+};
+
+/// The longest identity, in bytes.
+pub const MAX_IDENTITY_BYTES: usize = 128;
+
+/// Who asks.
+#[derive(Debug, Clone, Copy)]
+pub struct Client {
+    /// The other end of the connection: the client itself, or a proxy.
+    pub peer: IpAddr,
+    /// What it is called.
+    pub identity: Identity,
+    /// Its own address, as far as trusted proxies vouch for it.
+    pub address: IpAddr,
+    /// The address that counts for limits: IPv6 cut to the configured prefix.
+    pub network: IpNet,
+    /// Whether the peer is a trusted proxy, whose word about the client is passed on.
+    pub through_trusted_proxy: bool,
+}
+
+/// What a client is called, and by which kind of source: a client that *calls* itself `192.0.2.1` is not that address.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Identity {
+    /// 1 to [`MAX_IDENTITY_BYTES`] printable ASCII bytes.
+    pub text: ArrayString<MAX_IDENTITY_BYTES>,
+    /// Names the kind of source in keys.
+    pub kind: &'static str,
+}
+
+/// Reads identities the way the configuration says.
+#[derive(Clone)]
+pub struct Identification {
+    sources: Vec<IdentitySource>,
+    ipv6_prefix: u8,
+    trusted_proxies: Vec<IpNet>,
+    hasher: KeyHasher,
+}
+
+// === impl Identification ===
+
+impl Identification {
+    /// Reads `[identity]`; the peers in `trusted_proxies` are believed about who is behind them.
+    pub fn new(config: &config::Identity, trusted_proxies: &[IpNet], hasher: KeyHasher) -> Self {
+        let sources = config.sources.clone();
+        Self { sources, ipv6_prefix: config.ipv6_prefix, trusted_proxies: trusted_proxies.to_vec(), hasher }
+    }
+
+    /// Who sent a request that came from `peer`.
+    pub fn client(&self, peer: IpAddr, head: &Parts) -> Result<Client, BadRequest> {
+        let peer = peer.to_canonical();
+        let forwarded = head.headers.get_all(X_FORWARDED_FOR).iter().filter_map(|value| value.to_str().ok());
+        let address = forwarded_address(peer, forwarded, &self.trusted_proxies);
+        let network = network(address, self.ipv6_prefix);
+        let identity = self.identity(network, head)?;
+        Ok(Client { peer, identity, address, network, through_trusted_proxy: is_in(&self.trusted_proxies, peer) })
+    }
+
+    fn identity(&self, network: IpNet, head: &Parts) -> Result<Identity, BadRequest> {
+        for source in &self.sources {
+            let claimed: Option<(Cow<'_, str>, _, _)> = match source {
+                IdentitySource::Header(name) => only_header(&head.headers, name)?.map(|value| (value.into(), "name", true)),
+                IdentitySource::Query(name) => query::value(head.uri.query().unwrap_or_default(), name)
+                    .map_err(|query::Ambiguous| BadRequest::IdentityAmbiguous)?
+                    .map(|value| (value, "name", true)),
+                IdentitySource::Cookie(name) => cookie(&head.headers, name)?.map(|value| (value.into(), "cookie", false)),
+                IdentitySource::Bearer => only_header(&head.headers, &AUTHORIZATION)?.map(|credential| {
+                    let hash = self.hasher.start("bearer").part(credential.as_bytes()).finish();
+                    (hash.to_string().into(), "bearer", false)
+                }),
+                IdentitySource::Address => break,
+            };
+            if let Some((text, kind, fold_case)) = claimed
+                && let Some(identity) = Identity::claimed(&text, kind, fold_case)?
+            {
+                return Ok(identity);
+            }
+        }
+        Ok(Identity::address(network))
+    }
+}
+
+// === impl Identity ===
+
+impl Identity {
+    /// A claimed identity; `None` where it is empty, an error where it is too long or not printable.
+    fn claimed(text: &str, kind: &'static str, fold_case: bool) -> Result<Option<Self>, BadRequest> {
+        let text = text.trim();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        let mut text = ArrayString::from(text).map_err(|_| BadRequest::IdentityInvalid)?;
+        if !text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()) {
+            return Err(BadRequest::IdentityInvalid);
+        }
+        if fold_case {
+            text.make_ascii_lowercase();
+        }
+        Ok(Some(Self { text, kind }))
+    }
+
+    fn address(network: IpNet) -> Self {
+        let mut text = ArrayString::new();
+        let whole = network.prefix_len() == network.max_prefix_len();
+        // The longest address with its prefix has 43 bytes, so that neither of these can fail.
+        let _ = if whole { write!(text, "{}", network.addr()) } else { write!(text, "{network}") };
+        Self { text, kind: "address" }
+    }
+}
+
+// === reading ===
+
+/// The one value of a header; [`BadRequest::IdentityAmbiguous`] where there are two, [`BadRequest::IdentityInvalid`] where
+/// it is not printable.
+pub fn only_header<'a>(headers: &'a HeaderMap, name: &hyper::header::HeaderName) -> Result<Option<&'a str>, BadRequest> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(_), Some(_)) => Err(BadRequest::IdentityAmbiguous),
+        (Some(value), None) => value.to_str().map(Some).map_err(|_| BadRequest::IdentityInvalid),
+    }
+}
+
+/// The one value of a cookie (RFC 6265, section 5.4), quotes and all.
+fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, BadRequest> {
+    let mut found = None;
+    for header in headers.get_all(COOKIE) {
+        let header = header.to_str().map_err(|_| BadRequest::IdentityInvalid)?;
+        for pair in header.split(';') {
+            if let Some((key, value)) = pair.trim().split_once('=')
+                && key == name
+                && found.replace(value).is_some()
+            {
+                return Err(BadRequest::IdentityAmbiguous);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The client behind `peer`: the `X-Forwarded-For` lists are walked from their end, through trusted proxies, to the first
+/// address that is not one. An entry that is no address ends the walk at the proxy that wrote it.
+fn forwarded_address<'a>(peer: IpAddr, lists: impl DoubleEndedIterator<Item = &'a str>, trusted: &[IpNet]) -> IpAddr {
+    let mut client = peer;
+    for entry in lists.rev().flat_map(|list| list.rsplit(',')) {
+        if !is_in(trusted, client) {
+            break;
+        }
+        let Some(address) = address(entry.trim()) else { break };
+        client = address;
+    }
+    client
+}
+
+/// An address as proxies write it: bare, in brackets, or with a port.
+fn address(entry: &str) -> Option<IpAddr> {
+    let bare = match entry.strip_prefix('[') {
+        Some(bracketed) => bracketed.split(']').next()?,
+        None if entry.matches(':').count() == 1 => entry.split(':').next()?,
+        None => entry,
+    };
+    bare.parse().ok().map(|address: IpAddr| address.to_canonical())
+}
+
+fn network(address: IpAddr, ipv6_prefix: u8) -> IpNet {
+    let prefix = if address.is_ipv4() { 32 } else { ipv6_prefix };
+    IpNet::new(address, prefix).map_or(IpNet::from(address), |network| network.trunc())
+}
+
+fn is_in(networks: &[IpNet], address: IpAddr) -> bool {
+    networks.iter().any(|network| network.contains(&address))
+}
+
+#[cfg(test)]
+mod tests {
+    use hyper::{Request, http::HeaderValue};
+
+    use super::*;
+
+    type Fields<'a> = &'a [(&'static str, &'a [u8])];
+
+    const PEER: &str = "192.0.2.7";
+
+    fn identify(sources: &[IdentitySource], uri: &str, headers: Fields<'_>) -> Result<String, BadRequest> {
+        let config = config::Identity { sources: sources.to_vec(), ipv6_prefix: 64, strip_query: false, hash_key: None };
+        let mut request = Request::builder().uri(uri);
+        for (name, value) in headers {
+            request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
+        }
+        let head = request.body(()).unwrap().into_parts().0;
+        let identification = Identification::new(&config, &[], KeyHasher::new(None, "test"));
+        identification
+            .client(PEER.parse().unwrap(), &head)
+            .map(|client| format!("{}:{}", client.identity.kind, client.identity.text))
+    }
+
+    fn usual() -> Vec<IdentitySource> {
+        vec![
+            IdentitySource::Header("x-client-id".parse().unwrap()),
+            IdentitySource::Query("client_id".into()),
+            IdentitySource::Cookie("guest".into()),
+            IdentitySource::Address,
+        ]
+    }
+
+    #[test]
+    fn the_first_source_that_is_present_names_the_client() {
+        let cases: [(&str, Fields<'_>, Result<&str, BadRequest>); 12] = [
+            ("/", &[("x-client-id", b"Alice")], Ok("name:alice")),
+            ("/?client_id=Bob", &[], Ok("name:bob")),
+            ("/?client_id=bob", &[("x-client-id", b"alice")], Ok("name:alice")),
+            ("/?client_id=bob", &[("x-client-id", b"  ")], Ok("name:bob")),
+            ("/", &[("cookie", b"a=1; guest=AbC; b=2")], Ok("cookie:AbC")),
+            ("/", &[], Ok("address:192.0.2.7")),
+            ("/?client_id=", &[], Ok("address:192.0.2.7")),
+            ("/", &[("x-client-id", b"a"), ("x-client-id", b"b")], Err(BadRequest::IdentityAmbiguous)),
+            ("/?client_id=a&client_id=b", &[], Err(BadRequest::IdentityAmbiguous)),
+            ("/", &[("cookie", b"guest=1; guest=2")], Err(BadRequest::IdentityAmbiguous)),
+            ("/?client_id=a%00b", &[], Err(BadRequest::IdentityInvalid)),
+            ("/", &[("x-client-id", "ålice".as_bytes())], Err(BadRequest::IdentityInvalid)),
+        ];
+        for (uri, headers, expected) in cases {
+            assert_eq!(identify(&usual(), uri, headers).as_deref(), expected.as_deref(), "{uri} {headers:?}");
+        }
+    }
+
+    #[test]
+    fn an_identity_has_at_most_128_bytes() {
+        assert!(identify(&usual(), "/", &[("x-client-id", &[b'x'; 128])]).is_ok());
+        assert_eq!(identify(&usual(), "/", &[("x-client-id", &[b'x'; 129])]), Err(BadRequest::IdentityInvalid));
+    }
+
+    #[test]
+    fn a_credential_names_its_bearer_without_being_shown() {
+        let sources = [IdentitySource::Bearer, IdentitySource::Address];
+        let named = |credential: &'static [u8]| identify(&sources, "/", &[("authorization", credential)]).unwrap();
+        assert_ne!(named(b"Bearer abc"), named(b"Bearer abd"));
+        assert!(!named(b"Bearer abc").contains("abc"));
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_only_through_trusted_proxies() {
+        let trusted: Vec<IpNet> = vec!["10.0.0.0/8".parse().unwrap(), "2001:db8:1::/48".parse().unwrap()];
+        let cases = [
+            ("198.51.100.1", &["203.0.113.9"][..], "198.51.100.1"),
+            ("10.0.0.1", &[], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["1.1.1.1, 203.0.113.9, 10.2.3.4"], "203.0.113.9"),
+            ("10.0.0.1", &["1.1.1.1", "203.0.113.9"], "203.0.113.9"),
+            ("10.0.0.1", &["203.0.113.9, nonsense"], "10.0.0.1"),
+            ("10.0.0.1", &["203.0.113.9:4711"], "203.0.113.9"),
+            ("2001:db8:1::1", &["[2001:db8:9::5]:80"], "2001:db8:9::5"),
+            ("10.0.0.1", &["10.0.0.2, 10.0.0.3"], "10.0.0.2"),
+            ("10.0.0.1", &["::ffff:203.0.113.9"], "203.0.113.9"),
+        ];
+        for (peer, lists, expected) in cases {
+            let client = forwarded_address(peer.parse().unwrap(), lists.iter().copied(), &trusted);
+            assert_eq!(client, expected.parse::<IpAddr>().unwrap(), "{peer} {lists:?}");
+        }
+    }
+
+    #[test]
+    fn an_ipv6_client_is_its_prefix_and_an_ipv4_client_its_address() {
+        assert_eq!(Identity::address(network("2001:db8::1:2:3:4".parse().unwrap(), 64)).text.as_str(), "2001:db8::/64");
+        assert_eq!(Identity::address(network("192.0.2.7".parse().unwrap(), 64)).text.as_str(), "192.0.2.7");
+    }
+}

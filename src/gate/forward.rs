@@ -1,0 +1,104 @@
+//! The last stage: sends an admitted request upstream and brings the answer back, streamed both ways.
+//!
+//! Promised: the upstream comes from the configuration alone; path and query go on byte for byte (but for identity
+//! parameters where the configuration strips them); what is meant for one connection stays on it, in both directions.
+
+use std::sync::Arc;
+
+use hyper::{Request, StatusCode, Uri, Version, header::HeaderName, http::uri::PathAndQuery, upgrade::OnUpgrade};
+use tracing::warn;
+
+use super::{
+    Outcome,
+    call::Call,
+    headers::{self, X_REQUEST_ID},
+    query,
+    rejection::Rejection,
+    response::{Response, ResponseBody},
+    stage::Next,
+    tunnel::Tunnels,
+};
+use crate::{
+    body::RequestBody,
+    upstream::{self, UpstreamError},
+};
+
+/// Sends requests upstream.
+#[derive(Clone)]
+pub struct Forward {
+    /// Fields that `Connection` cannot take away: those that identities and limits are read from.
+    pub protected: Arc<[HeaderName]>,
+    /// Query parameters that are not sent on.
+    pub stripped_parameters: Arc<[String]>,
+    /// Carries connections that switched protocols.
+    pub tunnels: Tunnels,
+}
+
+impl Next for Forward {
+    async fn call(&self, call: Call) -> Outcome {
+        let Call { mut request, client, route, request_id, .. } = call;
+        let version = request.version();
+        let protocol = headers::upgrade_wanted(request.headers());
+        let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+
+        self.prepare(&mut request, version);
+        let fields = request.headers_mut();
+        headers::set_forwarding(fields, client.peer, client.through_trusted_proxy);
+        fields.insert(X_REQUEST_ID, request_id.to_header());
+        if let Some(protocol) = protocol {
+            headers::set_upgrade(fields, protocol);
+        }
+
+        match route.upstream.send(request).await {
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => self.switch_protocols(answer, client_side),
+            Ok(answer) => {
+                let mut response = answer.map(ResponseBody::upstream);
+                clean(&mut response);
+                Ok(response)
+            }
+            Err(UpstreamError::Request(fault)) => Err(Rejection::Body(fault)),
+            Err(error) => {
+                warn!(event = "upstream_failed", route = &*route.name, %request_id, error = %error, "the upstream gave no answer");
+                Err(Rejection::Upstream(error))
+            }
+        }
+    }
+}
+
+impl Forward {
+    fn prepare(&self, request: &mut Request<RequestBody>, version: Version) {
+        headers::strip_hop_by_hop(request.headers_mut(), &self.protected);
+        headers::add_via(request.headers_mut(), version);
+        *request.version_mut() = Version::HTTP_11;
+        if let Some(stripped) = request.uri().query().and_then(|query| query::without(query, &self.stripped_parameters)) {
+            let path = request.uri().path();
+            let target = if stripped.is_empty() { path.to_owned() } else { format!("{path}?{stripped}") };
+            if let Ok(target) = PathAndQuery::try_from(target) {
+                *request.uri_mut() = Uri::from(target);
+            }
+        }
+    }
+
+    /// Joins the two connections once both have switched. A 101 that nobody asked for is the upstream's fault.
+    fn switch_protocols(
+        &self,
+        mut answer: hyper::Response<upstream::ResponseBody>,
+        client_side: Option<OnUpgrade>,
+    ) -> Outcome {
+        let (Some(client_side), Some(protocol)) = (client_side, headers::upgrade_wanted(answer.headers())) else {
+            return Err(Rejection::Upstream(UpstreamError::Protocol("it switched protocols unasked".into())));
+        };
+        self.tunnels.join(client_side, hyper::upgrade::on(&mut answer));
+        let mut response = answer.map(|_| ResponseBody::own(""));
+        clean(&mut response);
+        headers::set_upgrade(response.headers_mut(), protocol);
+        Ok(response)
+    }
+}
+
+/// Takes away what was meant for the upstream's connection.
+fn clean(response: &mut Response) {
+    let version = response.version();
+    headers::strip_hop_by_hop(response.headers_mut(), &[]);
+    headers::add_via(response.headers_mut(), version);
+}

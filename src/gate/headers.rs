@@ -1,0 +1,161 @@
+//! What a proxy changes in a head, as pure functions over header maps.
+//!
+//! Promised: hop-by-hop fields and those named by `Connection` go no further (RFC 9110, section 7.6.1), in either direction;
+//! a client cannot use `Connection` to take away fields that decisions rest on; forwarding fields from peers that are not
+//! trusted are replaced, not extended. Everything else passes as it came.
+
+use std::net::IpAddr;
+
+use hyper::{
+    HeaderMap, Version,
+    header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+};
+
+/// Carries a [`RequestId`](super::call::RequestId).
+pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The addresses a request came through.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+/// The host the client asked for.
+pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// The scheme the client used.
+pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// Proves a whitelist claim; for cxgate alone, never forwarded.
+pub const X_CLIENT_SECRET: HeaderName = HeaderName::from_static("x-client-secret");
+
+const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
+const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
+
+/// Meant for one connection only, whatever `Connection` says (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [HeaderName; 8] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+
+/// Names this proxy in `Via` (RFC 9110, section 7.6.3).
+const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 cxgate");
+
+/// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
+pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
+    if headers.contains_key(CONNECTION) {
+        for name in named_by_connection(headers) {
+            if !protected.contains(&name) {
+                headers.remove(name);
+            }
+        }
+    }
+    for name in HOP_BY_HOP {
+        headers.remove(name);
+    }
+}
+
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+}
+
+/// The protocol a request wants to switch to (RFC 9110, section 7.8): `Upgrade`, where `Connection` names it.
+pub fn upgrade_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
+    let upgrade = headers.get(UPGRADE)?;
+    named_by_connection(headers).contains(&UPGRADE).then(|| upgrade.clone())
+}
+
+/// Asks, or agrees, to switch to `protocol`.
+pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+    headers.insert(UPGRADE, protocol);
+}
+
+/// Says for whom a request is forwarded. What a trusted proxy said already is kept and extended.
+pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
+    if !trusted {
+        headers.remove(X_FORWARDED_FOR);
+        headers.remove(X_FORWARDED_HOST);
+        headers.remove(X_FORWARDED_PROTO);
+        headers.remove(FORWARDED);
+    }
+    let lists = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok());
+    let mut chain = lists.collect::<Vec<_>>().join(", ");
+    if !chain.is_empty() {
+        chain.push_str(", ");
+    }
+    chain.push_str(&peer.to_string());
+    if let Ok(chain) = HeaderValue::try_from(chain) {
+        headers.insert(X_FORWARDED_FOR, chain);
+    }
+    if let Some(host) = headers.get(HOST).cloned() {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    }
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+}
+
+/// Adds this proxy to the way a message has come, received with HTTP `version`.
+pub fn add_via(headers: &mut HeaderMap, version: Version) {
+    let value = if version == Version::HTTP_10 { HeaderValue::from_static("1.0 cxgate") } else { VIA_VALUE };
+    headers.append(VIA, value);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+        let field =
+            |(name, value): &(&'static str, &'static str)| (HeaderName::from_static(name), HeaderValue::from_static(value));
+        let mut headers = HeaderMap::new();
+        for (name, value) in fields.iter().map(field) {
+            headers.append(name, value);
+        }
+        headers
+    }
+
+    #[test]
+    fn fields_for_one_connection_go_no_further() {
+        let mut stripped = headers(&[
+            ("connection", "close, X-Private"),
+            ("connection", "x-other , x-client-id"),
+            ("x-private", "1"),
+            ("x-other", "1"),
+            ("x-client-id", "alice"),
+            ("keep-alive", "timeout=5"),
+            ("te", "trailers"),
+            ("transfer-encoding", "chunked"),
+            ("upgrade", "h2c"),
+            ("proxy-authorization", "Basic x"),
+            ("authorization", "Bearer x"),
+            ("cookie", "a=b"),
+        ]);
+        strip_hop_by_hop(&mut stripped, &[HeaderName::from_static("x-client-id")]);
+        assert_eq!(stripped, headers(&[("x-client-id", "alice"), ("authorization", "Bearer x"), ("cookie", "a=b")]));
+    }
+
+    #[test]
+    fn an_upgrade_is_wanted_only_where_connection_names_it() {
+        assert_eq!(upgrade_wanted(&headers(&[("upgrade", "websocket")])), None);
+        assert_eq!(upgrade_wanted(&headers(&[("connection", "upgrade")])), None);
+        let firefox = headers(&[("connection", "keep-alive, Upgrade"), ("upgrade", "websocket")]);
+        assert_eq!(upgrade_wanted(&firefox).unwrap(), "websocket");
+    }
+
+    #[test]
+    fn forwarding_fields_of_strangers_are_replaced_and_those_of_trusted_proxies_extended() {
+        let sent = [
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x-forwarded-for", "10.0.0.2"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "chat.example"),
+            ("forwarded", "for=203.0.113.9"),
+            ("host", "gate.example"),
+        ];
+        let peer = "10.0.0.1".parse().unwrap();
+        let mut stranger = headers(&sent);
+        set_forwarding(&mut stranger, peer, false);
+        assert_eq!(stranger.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["10.0.0.1"]);
+        assert_eq!(stranger[X_FORWARDED_PROTO], "http");
+        assert_eq!(stranger[X_FORWARDED_HOST], "gate.example");
+        assert!(!stranger.contains_key(FORWARDED));
+        let mut trusted = headers(&sent);
+        set_forwarding(&mut trusted, peer, true);
+        assert_eq!(trusted.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["203.0.113.9, 10.0.0.2, 10.0.0.1"]);
+        assert_eq!(trusted[X_FORWARDED_PROTO], "https");
+        assert_eq!(trusted[X_FORWARDED_HOST], "chat.example");
+    }
+}

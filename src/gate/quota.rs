@@ -1,0 +1,134 @@
+//! The fields that tell a client how much of its quota is left: the customary `X-RateLimit-*` of the tightest limit, and
+//! `RateLimit` with `RateLimit-Policy` of all limits (draft-ietf-httpapi-ratelimit-headers, structured fields).
+
+use std::fmt::Write as _;
+
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
+
+use super::route::{Route, RouteLimit};
+use crate::{
+    config::TokenBucket,
+    limiter::{Standing, bucket::MICRO, retry_after_seconds},
+};
+
+const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
+const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
+const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
+const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
+const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
+
+/// What is left of a request's quotas, ready to be written.
+#[derive(Debug)]
+pub struct QuotaFields {
+    /// Capacity of the tightest limit, in tokens.
+    pub limit: u64,
+    /// Whole tokens left in it.
+    pub remaining: u64,
+    /// Seconds, rounded up, until it holds one more, or, after a refusal, until the request would pass.
+    pub reset: u64,
+    /// The `RateLimit` field.
+    list: HeaderValue,
+    /// The `RateLimit-Policy` field.
+    policy: Option<HeaderValue>,
+}
+
+/// What one limit has left.
+struct Item<'a> {
+    limit: &'a RouteLimit,
+    remaining: u64,
+    reset: u64,
+}
+
+// === impl QuotaFields ===
+
+impl QuotaFields {
+    /// After all limits of `route` admitted. The tightest is the one that admits the fewest further requests like this.
+    pub fn admitted(route: &Route, standings: &[Standing]) -> Option<Self> {
+        let items = || route.limits.iter().zip(standings).map(|(limit, standing)| Item::admitted(limit, standing));
+        let tightest = route.limits.iter().zip(standings).enumerate();
+        let (tightest, _) = tightest.min_by_key(|(_, (limit, standing))| standing.tokens / limit.cost.max(1))?;
+        Some(Self::new(route, items, &items().nth(tightest)?))
+    }
+
+    /// After at least one limit of `route` refused: the tightest is the one to wait for longest. Returns which that is.
+    pub fn refused(route: &Route, standings: &[Standing]) -> Option<(usize, Self)> {
+        let items = || route.limits.iter().zip(standings).map(|(limit, standing)| Item::refused(limit, standing));
+        let waits = route.limits.iter().zip(standings).map(|(limit, standing)| limit.limit.wait(standing, limit.cost));
+        let (tightest, _) = waits.enumerate().max_by_key(|(_, wait)| *wait)?;
+        Some((tightest, Self::new(route, items, &items().nth(tightest)?)))
+    }
+
+    fn new<'a, I: Iterator<Item = Item<'a>>>(route: &Route, items: impl Fn() -> I, tightest: &Item<'_>) -> Self {
+        let mut list = String::with_capacity(64);
+        for (position, Item { limit, remaining, reset }) in items().enumerate() {
+            let separator = if position == 0 { "" } else { ", " };
+            // Writing to a string cannot fail.
+            let _ = write!(list, r#"{separator}"{}";r={remaining};t={reset}"#, limit.name);
+        }
+        Self {
+            limit: tightest.limit.limit.bucket.capacity / MICRO,
+            remaining: tightest.remaining,
+            reset: tightest.reset,
+            list: HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static("")),
+            policy: route.policy.clone(),
+        }
+    }
+
+    /// Writes the fields. An upstream's own `RateLimit` items stay, in front of ours.
+    pub fn apply(self, headers: &mut HeaderMap) {
+        headers.insert(X_RATELIMIT_LIMIT, self.limit.into());
+        headers.insert(X_RATELIMIT_REMAINING, self.remaining.into());
+        headers.insert(X_RATELIMIT_RESET, self.reset.into());
+        headers.append(RATELIMIT, self.list);
+        if let Some(policy) = self.policy {
+            headers.append(RATELIMIT_POLICY, policy);
+        }
+    }
+}
+
+/// The `RateLimit-Policy` of limits, by name: quota `q` and the seconds `w` in which an empty bucket fills.
+pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, TokenBucket)>) -> Option<HeaderValue> {
+    let item = |(name, bucket): (&str, TokenBucket)| {
+        let seconds = (u64::from(bucket.capacity) * MICRO).div_ceil(bucket.refill_per_second.micro_tokens_per_second());
+        format!(r#""{name}";q={};w={seconds}"#, bucket.capacity)
+    };
+    let list = limits.map(item).collect::<Vec<_>>().join(", ");
+    (!list.is_empty()).then(|| HeaderValue::try_from(list).ok())?
+}
+
+// === impl Item ===
+
+impl<'a> Item<'a> {
+    fn admitted(limit: &'a RouteLimit, standing: &Standing) -> Self {
+        let until_next = limit.limit.until_next_token(standing);
+        let reset = if until_next.is_zero() { 0 } else { retry_after_seconds(until_next) };
+        Self { limit, remaining: standing.tokens / MICRO, reset }
+    }
+
+    fn refused(limit: &'a RouteLimit, standing: &Standing) -> Self {
+        let wait = limit.limit.wait(standing, limit.cost);
+        if wait.is_zero() {
+            Self::admitted(limit, standing)
+        } else {
+            Self { limit, remaining: standing.tokens / MICRO, reset: retry_after_seconds(wait) }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Rate;
+
+    #[test]
+    fn a_policy_names_each_limit_with_its_quota_and_the_seconds_it_fills_in() {
+        let bucket = |capacity, rate| TokenBucket { capacity, refill_per_second: Rate::per_second(rate).unwrap() };
+        assert_eq!(policy([].into_iter()), None);
+        assert_eq!(policy([("per-client", bucket(10, 2.0))].into_iter()).unwrap(), r#""per-client";q=10;w=5"#);
+        let both = policy([("a", bucket(10, 3.0)), ("b", bucket(1, 0.5))].into_iter()).unwrap();
+        assert_eq!(both, r#""a";q=10;w=4, "b";q=1;w=2"#);
+    }
+}

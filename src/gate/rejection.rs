@@ -1,0 +1,279 @@
+//! Why a request was not forwarded, or not answered by the upstream, and how that is said in HTTP.
+//!
+//! Promised: [`Rejection`] is closed and [`Rejection::code`] and [`Rejection::into_response`] are the one place where its
+//! variants become codes, statuses and fields. Codes are stable names; nothing of an inner error reaches a client.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use hyper::{
+    HeaderMap, Method, StatusCode,
+    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+};
+
+use super::{
+    response::{Response, ResponseBody},
+    throttle::Limited,
+};
+use crate::{
+    body::Fault,
+    limiter::retry_after_seconds,
+    upstream::{ConnectError, UpstreamError},
+};
+
+/// Why a request goes no further.
+#[derive(Debug)]
+pub enum Rejection {
+    /// No route takes the path.
+    NoRoute,
+    /// Routes take the path, but not with this method.
+    MethodNotAllowed {
+        /// The methods they take.
+        allowed: Vec<Method>,
+    },
+    /// The head cannot be understood in one way only.
+    BadRequest(BadRequest),
+    /// A limit is used up.
+    Limited(Box<Limited>),
+    /// The store is in trouble and the configuration says `deny`, or there is no room for another bucket.
+    StoreUnavailable {
+        /// How long to stay away.
+        retry_after: Duration,
+    },
+    /// The client's body was too large, too slow or broken.
+    Body(Fault),
+    /// The upstream gave no answer.
+    Upstream(UpstreamError),
+}
+
+/// What cannot be understood in one way only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadRequest {
+    /// Two identities.
+    IdentityAmbiguous,
+    /// An identity that is too long or not printable.
+    IdentityInvalid,
+    /// A limit counts by a header or parameter that is absent or empty.
+    LimitKeyMissing,
+    /// A path that servers read differently.
+    PathAmbiguous,
+    /// No host, several, or one that contradicts the target (RFC 9112, section 3.2).
+    HostInvalid,
+}
+
+/// The stable name of a rejection, for bodies, metrics and logs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[expect(missing_docs, reason = "each is the name it is written with")]
+pub enum Code {
+    NoRoute,
+    MethodNotAllowed,
+    IdentityAmbiguous,
+    IdentityInvalid,
+    LimitKeyMissing,
+    PathAmbiguous,
+    HostInvalid,
+    RateLimitExceeded,
+    StoreUnavailable,
+    BodyTooLarge,
+    BodyTooSlow,
+    BodyBroken,
+    UpstreamUnreachable,
+    UpstreamBusy,
+    UpstreamTimeout,
+    UpstreamFailed,
+}
+
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+
+/// How long to stay away when every connection to the upstream is taken.
+const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+// === impl Code ===
+
+impl Code {
+    /// Every code, in the order of their discriminants.
+    pub const ALL: [Self; 16] = [
+        Self::NoRoute,
+        Self::MethodNotAllowed,
+        Self::IdentityAmbiguous,
+        Self::IdentityInvalid,
+        Self::LimitKeyMissing,
+        Self::PathAmbiguous,
+        Self::HostInvalid,
+        Self::RateLimitExceeded,
+        Self::StoreUnavailable,
+        Self::BodyTooLarge,
+        Self::BodyTooSlow,
+        Self::BodyBroken,
+        Self::UpstreamUnreachable,
+        Self::UpstreamBusy,
+        Self::UpstreamTimeout,
+        Self::UpstreamFailed,
+    ];
+
+    /// As it is written.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::NoRoute => "no_route",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::IdentityAmbiguous => "identity_ambiguous",
+            Self::IdentityInvalid => "identity_invalid",
+            Self::LimitKeyMissing => "limit_key_missing",
+            Self::PathAmbiguous => "path_ambiguous",
+            Self::HostInvalid => "host_invalid",
+            Self::RateLimitExceeded => "rate_limit_exceeded",
+            Self::StoreUnavailable => "store_unavailable",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyTooSlow => "request_timeout",
+            Self::BodyBroken => "body_broken",
+            Self::UpstreamUnreachable => "upstream_unreachable",
+            Self::UpstreamBusy => "upstream_busy",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::UpstreamFailed => "upstream_failed",
+        }
+    }
+
+    /// Its status.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::IdentityAmbiguous
+            | Self::IdentityInvalid
+            | Self::LimitKeyMissing
+            | Self::PathAmbiguous
+            | Self::HostInvalid
+            | Self::BodyBroken => StatusCode::BAD_REQUEST,
+            Self::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::StoreUnavailable | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
+            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
+            Self::UpstreamUnreachable | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+        }
+    }
+}
+
+// === impl Rejection ===
+
+impl Rejection {
+    /// Its stable name.
+    pub fn code(&self) -> Code {
+        match self {
+            Self::NoRoute => Code::NoRoute,
+            Self::MethodNotAllowed { .. } => Code::MethodNotAllowed,
+            Self::BadRequest(BadRequest::IdentityAmbiguous) => Code::IdentityAmbiguous,
+            Self::BadRequest(BadRequest::IdentityInvalid) => Code::IdentityInvalid,
+            Self::BadRequest(BadRequest::LimitKeyMissing) => Code::LimitKeyMissing,
+            Self::BadRequest(BadRequest::PathAmbiguous) => Code::PathAmbiguous,
+            Self::BadRequest(BadRequest::HostInvalid) => Code::HostInvalid,
+            Self::Limited(_) => Code::RateLimitExceeded,
+            Self::StoreUnavailable { .. } => Code::StoreUnavailable,
+            Self::Body(fault) | Self::Upstream(UpstreamError::Request(fault)) => match fault {
+                Fault::TooLarge => Code::BodyTooLarge,
+                Fault::Stalled => Code::BodyTooSlow,
+                Fault::Broken => Code::BodyBroken,
+            },
+            Self::Upstream(error) => upstream_code(error),
+        }
+    }
+
+    /// The answer it becomes.
+    pub fn into_response(self) -> Response {
+        let code = self.code();
+        let mut response = Response::new(ResponseBody::own(Bytes::new()));
+        *response.status_mut() = code.status();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, JSON);
+        headers.insert(CACHE_CONTROL, NO_STORE);
+        let mut body = format!(r#"{{"error":"{}"}}"#, code.as_str());
+        match self {
+            Self::NoRoute => {}
+            Self::MethodNotAllowed { allowed } => {
+                let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
+                headers.extend(HeaderValue::try_from(allowed).ok().map(|value| (ALLOW, value)));
+            }
+            Self::Limited(limited) => {
+                if limited.problem_json {
+                    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
+                }
+                body = limited.body();
+                set_retry_after(headers, limited.retry_after);
+                limited.fields.apply(headers);
+            }
+            Self::StoreUnavailable { retry_after } => set_retry_after(headers, retry_after_seconds(retry_after)),
+            Self::BadRequest(_) | Self::Body(_) | Self::Upstream(UpstreamError::Request(_)) => close(headers),
+            Self::Upstream(error) => {
+                if code == Code::UpstreamBusy {
+                    set_retry_after(headers, retry_after_seconds(BUSY_RETRY_AFTER));
+                }
+                headers.insert(PROXY_STATUS, proxy_status(&error));
+            }
+        }
+        *response.body_mut() = ResponseBody::own(body);
+        response
+    }
+}
+
+impl From<BadRequest> for Rejection {
+    fn from(reason: BadRequest) -> Self {
+        Self::BadRequest(reason)
+    }
+}
+
+/// The rest of what such a client sends is not to be trusted.
+fn close(headers: &mut HeaderMap) {
+    headers.insert(CONNECTION, HeaderValue::from_static("close"));
+}
+
+fn set_retry_after(headers: &mut HeaderMap, seconds: u64) {
+    headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+}
+
+fn upstream_code(error: &UpstreamError) -> Code {
+    match error {
+        UpstreamError::Connect(_) => Code::UpstreamUnreachable,
+        UpstreamError::Busy => Code::UpstreamBusy,
+        UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => Code::UpstreamTimeout,
+        UpstreamError::Protocol(_) | UpstreamError::Request(_) => Code::UpstreamFailed,
+    }
+}
+
+/// Names the cause in the words of RFC 9209, section 2.3.
+fn proxy_status(error: &UpstreamError) -> HeaderValue {
+    HeaderValue::from_static(match error {
+        UpstreamError::Connect(ConnectError::Lookup(_)) => "cxgate; error=dns_error",
+        UpstreamError::Connect(ConnectError::Tcp(_)) => "cxgate; error=connection_refused",
+        UpstreamError::Connect(ConnectError::Tls(_)) => "cxgate; error=tls_protocol_error",
+        UpstreamError::ConnectTimeout => "cxgate; error=connection_timeout",
+        UpstreamError::Busy => "cxgate; error=connection_limit_reached",
+        UpstreamError::ResponseTimeout => "cxgate; error=http_response_timeout",
+        UpstreamError::Protocol(_) => "cxgate; error=http_protocol_error",
+        UpstreamError::Request(_) => "cxgate; error=http_request_error",
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_code_stands_once_in_the_order_of_its_number() {
+        for (number, code) in Code::ALL.into_iter().enumerate() {
+            assert_eq!(code as usize, number, "{}", code.as_str());
+            assert!(code.status().is_client_error() || code.status().is_server_error());
+        }
+    }
+
+    #[test]
+    fn an_answer_of_our_own_is_json_with_its_code_and_is_not_stored() {
+        let response = Rejection::MethodNotAllowed { allowed: vec![Method::GET, Method::POST] }.into_response();
+        assert_eq!(response.status(), 405);
+        assert_eq!(response.headers()[ALLOW], "GET, POST");
+        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
+        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+    }
+}

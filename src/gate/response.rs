@@ -1,0 +1,91 @@
+//! What goes back to the client: an answer of our own, or the upstream's, streamed.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::Full;
+use prometheus_client::metrics::gauge::Gauge;
+
+use crate::upstream;
+
+/// A response of the gate.
+pub type Response = hyper::Response<ResponseBody>;
+
+/// Its body. Holds on to its [`InFlight`] until it is sent or dropped, so that a streamed response counts to its end.
+pub struct ResponseBody {
+    kind: Kind,
+    in_flight: Option<InFlight>,
+}
+
+enum Kind {
+    Own(Full<Bytes>),
+    Upstream(upstream::ResponseBody),
+}
+
+/// Counts one request in flight for as long as it lives.
+pub struct InFlight(Gauge);
+
+// === impl ResponseBody ===
+
+impl ResponseBody {
+    /// An answer of our own.
+    pub fn own(bytes: impl Into<Bytes>) -> Self {
+        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None }
+    }
+
+    /// The upstream's answer.
+    pub fn upstream(body: upstream::ResponseBody) -> Self {
+        Self { kind: Kind::Upstream(body), in_flight: None }
+    }
+
+    /// Counts the request until this body is done with.
+    pub fn hold(&mut self, in_flight: InFlight) {
+        self.in_flight = Some(in_flight);
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = upstream::ResponseFault;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut self.kind {
+            Kind::Own(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
+            Kind::Upstream(body) => Pin::new(body).poll_frame(context),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Own(body) => body.is_end_stream(),
+            Kind::Upstream(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Own(body) => body.size_hint(),
+            Kind::Upstream(body) => body.size_hint(),
+        }
+    }
+}
+
+// === impl InFlight ===
+
+impl InFlight {
+    /// Counts up, until dropped.
+    pub fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,256 @@
+//! Which route takes a request, and what a route knows at run time.
+//!
+//! Promised: of all routes whose path, host and method fit, the most specific wins: more segments before fewer, a literal
+//! segment before a captured one, a route that names a host before one that does not, then the order of the file. Paths
+//! match on segment boundaries and in [canonical](super::path) form, so that no spelling escapes a limit.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use arrayvec::ArrayVec;
+use hyper::{
+    Method, StatusCode,
+    http::{HeaderValue, request::Parts},
+};
+use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
+use tokio::time::Instant;
+
+use super::{
+    call::Call,
+    client, path, query,
+    rejection::{BadRequest, Rejection},
+};
+use crate::{
+    config::{Dimension, MAX_LIMITS_PER_ROUTE},
+    limiter::{
+        Charge, Limit,
+        key::{Key, KeyHasher},
+    },
+    upstream::Upstream,
+};
+
+/// A route as the gate runs it.
+pub struct Route {
+    /// Stands in metrics, logs and store keys.
+    pub name: Arc<str>,
+    /// Where its requests go.
+    pub upstream: Arc<Upstream>,
+    /// All must admit a request.
+    pub limits: Vec<RouteLimit>,
+    /// The `RateLimit-Policy` of its limits; `None` where it has none.
+    pub policy: Option<HeaderValue>,
+    /// What it counts.
+    pub counters: RouteCounters,
+}
+
+/// A limit as one route applies it.
+pub struct RouteLimit {
+    /// Stands in metrics, logs and headers.
+    pub name: Arc<str>,
+    /// Stands in store keys: the same for every route that shares the limit, different from every other limit.
+    pub id: String,
+    /// One bucket for each combination of these.
+    pub per: Vec<Dimension>,
+    /// What the limiter holds to.
+    pub limit: Limit,
+    /// What one request takes, in micro-tokens.
+    pub cost: u64,
+    /// Requests it admitted.
+    pub admitted: Counter,
+    /// Requests it refused.
+    pub refused: Counter,
+}
+
+/// What a route counts.
+pub struct RouteCounters {
+    /// Answers by class of status, 1xx to 5xx.
+    pub requests: [Counter; 5],
+    /// Time to the response head, in seconds.
+    pub duration: Histogram,
+    /// Requests that bypassed limits.
+    pub whitelisted: Counter,
+    /// Charges given back.
+    pub refunds: Counter,
+}
+
+/// Every route with the paths it takes, the most specific first.
+pub struct RouteTable(Vec<Entry>);
+
+/// One path of a route, as a route table takes it.
+pub struct Entry {
+    /// Literal and captured segments.
+    pub pattern: Pattern,
+    /// The host it takes; `None` takes all.
+    pub host: Option<String>,
+    /// The methods it takes; empty takes all.
+    pub methods: Vec<Method>,
+    /// What it leads to.
+    pub route: Arc<Route>,
+}
+
+/// A path and everything below it.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Pattern(Vec<Segment>);
+
+#[derive(Debug, PartialEq, Eq)]
+enum Segment {
+    Literal(String),
+    Capture(Arc<str>),
+}
+
+/// Segments a pattern captured: name and canonical value.
+pub type Captures = Vec<(Arc<str>, String)>;
+
+// === impl RouteTable ===
+
+impl RouteTable {
+    /// Orders `entries`, which come in the order of the file.
+    pub fn new(mut entries: Vec<Entry>) -> Self {
+        entries.sort_by_key(|entry| {
+            let literal: Vec<_> = entry.pattern.0.iter().map(|segment| matches!(segment, Segment::Literal(_))).collect();
+            Reverse((entry.pattern.0.len(), literal, entry.host.is_some(), !entry.methods.is_empty()))
+        });
+        Self(entries)
+    }
+
+    /// The route of a request to `host` (without port), and what its pattern captured.
+    pub fn find(&self, head: &Parts, host: &str) -> Result<(Arc<Route>, Captures), Rejection> {
+        let canonical = path::canonical(head.uri.path()).map_err(|path::Ambiguous| BadRequest::PathAmbiguous)?;
+        let mut allowed = Vec::new();
+        for entry in &self.0 {
+            if entry.host.as_deref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(host)) {
+                continue;
+            }
+            let Some(captures) = entry.pattern.captures(&canonical) else { continue };
+            if entry.methods.is_empty() || entry.methods.contains(&head.method) {
+                return Ok((Arc::clone(&entry.route), captures));
+            }
+            allowed.extend_from_slice(&entry.methods);
+        }
+        Err(if allowed.is_empty() { Rejection::NoRoute } else { Rejection::MethodNotAllowed { allowed } })
+    }
+}
+
+// === impl Pattern ===
+
+impl Pattern {
+    /// Reads a path of the configuration: `/literal/{capture}`.
+    pub fn new(path: &str) -> Self {
+        let segments = path.split('/').filter(|segment| !segment.is_empty());
+        Self(segments.map(Segment::new).collect())
+    }
+
+    /// What it captures from a canonical path; `None` where the path does not lie at or below it.
+    fn captures(&self, canonical: &str) -> Option<Captures> {
+        let mut segments = canonical.split('/').skip(1).filter(|segment| !segment.is_empty());
+        let mut captures = Vec::new();
+        for wanted in &self.0 {
+            let segment = segments.next()?;
+            match wanted {
+                Segment::Literal(literal) if literal == segment => {}
+                Segment::Literal(_) => return None,
+                Segment::Capture(name) => captures.push((Arc::clone(name), segment.to_owned())),
+            }
+        }
+        Some(captures)
+    }
+}
+
+impl Segment {
+    fn new(segment: &str) -> Self {
+        match segment.strip_prefix('{').and_then(|rest| rest.strip_suffix('}')) {
+            Some(name) => Self::Capture(name.into()),
+            None => Self::Literal(segment.to_ascii_lowercase()),
+        }
+    }
+}
+
+// === impl Route ===
+
+impl Route {
+    /// What a call asks of each limit.
+    pub fn charges(
+        &self,
+        call: &Call,
+        hasher: &KeyHasher,
+    ) -> Result<ArrayVec<Charge<'_>, MAX_LIMITS_PER_ROUTE>, BadRequest> {
+        self.limits
+            .iter()
+            .map(|limit| Ok(Charge { limit: &limit.limit, key: limit.key(call, hasher)?, cost: limit.cost }))
+            .collect()
+    }
+}
+
+// === impl RouteLimit ===
+
+impl RouteLimit {
+    fn key(&self, call: &Call, hasher: &KeyHasher) -> Result<Key, BadRequest> {
+        let Call { request, client, route, captures, .. } = call;
+        let mut key = hasher.start(&self.id);
+        for dimension in &self.per {
+            key = match dimension {
+                Dimension::Client => key.part(client.identity.kind.as_bytes()).part(client.identity.text.as_bytes()),
+                Dimension::Address => match client.network.addr() {
+                    std::net::IpAddr::V4(address) => key.part(&address.octets()),
+                    std::net::IpAddr::V6(address) => key.part(&address.octets()),
+                },
+                Dimension::Route => key.part(route.name.as_bytes()),
+                Dimension::Path(name) => {
+                    let captured = captures.iter().find(|(captured, _)| **captured == **name);
+                    key.part(captured.map_or("", |(_, value)| value).as_bytes())
+                }
+                Dimension::Header(name) => {
+                    let value = client::only_header(request.headers(), name)?.filter(|value| !value.is_empty());
+                    key.part(value.ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
+                }
+                Dimension::Query(name) => {
+                    let value = query::value(request.uri().query().unwrap_or_default(), name)
+                        .map_err(|_| BadRequest::IdentityAmbiguous)?;
+                    key.part(value.filter(|value| !value.is_empty()).ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
+                }
+            };
+        }
+        Ok(key.finish())
+    }
+}
+
+// === impl RouteCounters ===
+
+impl RouteCounters {
+    /// Counts an answer to a request that came at `received`.
+    pub fn answered(&self, status: StatusCode, received: Instant) {
+        if let Some(counter) = usize::from(status.as_u16() / 100).checked_sub(1).and_then(|class| self.requests.get(class)) {
+            counter.inc();
+        }
+        self.duration.observe(received.elapsed().as_secs_f64());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn captured(pattern: &str, path: &str) -> Option<String> {
+        let captures = Pattern::new(pattern).captures(&path::canonical(path).unwrap())?;
+        Some(captures.iter().map(|(name, value)| format!("{name}={value}")).collect::<Vec<_>>().join(" "))
+    }
+
+    #[test]
+    fn a_pattern_takes_its_path_and_everything_below_on_segment_boundaries() {
+        let cases = [
+            ("/api/webchat", "/api/webchat", Some("")),
+            ("/api/webchat", "/API/WebChat/", Some("")),
+            ("/api/webchat", "/api/webchat/x/messages", Some("")),
+            ("/api/webchat", "/api/webchatty", None),
+            ("/api/webchat", "/api", None),
+            ("/", "/", Some("")),
+            ("/", "/anything", Some("")),
+            ("/invoke/{action}", "/invoke/A-17", Some("action=a-17")),
+            ("/invoke/{action}", "/invoke/a/b", Some("action=a")),
+            ("/invoke/{action}", "/invoke", None),
+            ("/t/{tenant}/a/{action}", "/t/1/a/2/log", Some("tenant=1 action=2")),
+        ];
+        for (pattern, path, expected) in cases {
+            assert_eq!(captured(pattern, path).as_deref(), expected, "{pattern} {path}");
+        }
+    }
+}

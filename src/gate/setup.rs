@@ -1,0 +1,156 @@
+//! Makes a [`Gate`] from configuration: names become references, and every counter is resolved once.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use hyper::header::HeaderName;
+
+use super::{
+    Counters, Gate, Stages,
+    client::Identification,
+    flood::Floods,
+    forward::Forward,
+    quota,
+    rejection::Code,
+    route::{Entry, Pattern, Route, RouteCounters, RouteLimit, RouteTable},
+    throttle::Throttle,
+    tunnel::Tunnels,
+    violation::ViolationLog,
+    whitelist::Whitelist,
+};
+use crate::{
+    config::{self, Config, Dimension, Factor, IdentitySource},
+    limiter::{Limit, Limiter, bucket::MICRO, key::KeyHasher, scale::ScaleName},
+    metrics::{CodeLabels, DecisionLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
+    shutdown::Shutdown,
+    upstream::Upstream,
+};
+
+/// What a gate is joined to.
+pub struct Neighbours {
+    /// Decides.
+    pub limiter: Arc<Limiter>,
+    /// The upstreams, by name.
+    pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Bounds the log.
+    pub floods: Arc<Floods>,
+    /// Ends tunnels.
+    pub shutdown: Shutdown,
+}
+
+/// A gate for a checked configuration. A route whose upstream is not among the neighbours takes no requests; the
+/// configuration's own check makes sure that there is none.
+pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate {
+    let Neighbours { limiter, upstreams, floods, shutdown } = neighbours;
+    let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
+    let routes = config.routes.iter().filter_map(|route| Some((route, Arc::clone(upstreams.get(&route.upstream)?))));
+    let entries = routes.flat_map(|(route, upstream)| entries(config, route, upstream, metrics)).collect();
+    let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
+    let stages = Stages {
+        violation_log: ViolationLog {
+            floods: Arc::clone(&floods),
+            local: violations("local"),
+            upstream: violations("upstream"),
+            upstream_name: "upstream".into(),
+        },
+        whitelist: Whitelist { entries: config.whitelist.clone().into(), floods },
+        throttle: Throttle { limiter, hasher: hasher.clone() },
+        forward: Forward {
+            protected: protected_fields(config).into(),
+            stripped_parameters: stripped_parameters(&config.identity).into(),
+            tunnels: Tunnels { idle_timeout: config.listen.idle_timeout, shutdown },
+        },
+    };
+    let counters = Counters {
+        in_flight: metrics.http_requests_in_flight.clone(),
+        rejections: Code::ALL
+            .iter()
+            .map(|code| metrics.rejections.get_or_create(&CodeLabels { code: code.as_str() }).clone())
+            .collect(),
+        without_route: route_counters("none", metrics),
+    };
+    let identification = Identification::new(&config.identity, &config.listen.trusted_proxies, hasher);
+    Gate::new(identification, RouteTable::new(entries), stages, counters)
+}
+
+/// The set of signals that scales a limit; `None` where all of them stand still, because then its time is real time.
+pub fn scale_name(config: &Config, limit: &config::Limit) -> Option<ScaleName> {
+    ScaleName::of(polled_signals(config, limit))
+}
+
+/// The signals of a limit that have an endpoint.
+pub fn polled_signals<'a>(config: &'a Config, limit: &'a config::Limit) -> impl Iterator<Item = &'a str> {
+    let polled = |signal: &&String| config.load.get(*signal).is_some_and(|load| load.endpoint.is_some());
+    limit.scale_by.iter().filter(polled).map(String::as_str)
+}
+
+fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metrics: &Metrics) -> Vec<Entry> {
+    let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, metrics)).collect();
+    let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.token_bucket)));
+    let counters = route_counters(&route.name, metrics);
+    let shared = Arc::new(Route { name: route.name.as_str().into(), upstream, limits, policy, counters });
+    let entry = |path: &String| Entry {
+        pattern: Pattern::new(path),
+        host: route.host.clone(),
+        methods: route.methods.clone(),
+        route: Arc::clone(&shared),
+    };
+    route.paths.iter().map(entry).collect()
+}
+
+fn route_limit(config: &Config, route: &str, configured: &config::RouteLimit, metrics: &Metrics) -> RouteLimit {
+    let config::RouteLimit { shared, limit, cost } = configured;
+    let name = limit.name.as_str();
+    let decisions = |decision| {
+        let labels = DecisionLabels { route: route.to_owned(), limit: name.to_owned(), decision };
+        metrics.decisions.get_or_create(&labels).clone()
+    };
+    let lowest = limit.scale_by.iter().filter_map(|signal| config.load.get(signal)).map(|load| load.min_refill_share).min();
+    RouteLimit {
+        name: name.into(),
+        id: if *shared { format!("limits/{name}") } else { format!("routes/{route}/{name}") },
+        per: limit.per.clone(),
+        limit: Limit {
+            bucket: limit.token_bucket.into(),
+            scale: scale_name(config, limit),
+            slowest: lowest.unwrap_or(Factor::ONE).min(Factor::ONE),
+        },
+        cost: u64::from(*cost) * MICRO,
+        admitted: decisions("admitted"),
+        refused: decisions("refused"),
+    }
+}
+
+fn route_counters(route: &str, metrics: &Metrics) -> RouteCounters {
+    let labels = RouteLabels { route: route.to_owned() };
+    let requests = |status| metrics.http_requests.get_or_create(&RequestLabels { route: route.to_owned(), status }).clone();
+    RouteCounters {
+        requests: ["1xx", "2xx", "3xx", "4xx", "5xx"].map(requests),
+        duration: metrics.http_request_duration.get_or_create(&labels).clone(),
+        whitelisted: metrics.whitelisted.get_or_create(&labels).clone(),
+        refunds: metrics.refunds.get_or_create(&labels).clone(),
+    }
+}
+
+/// The fields that identities and limits are read from.
+fn protected_fields(config: &Config) -> Vec<HeaderName> {
+    let identities = config.identity.sources.iter().filter_map(|source| match source {
+        IdentitySource::Header(name) => Some(name.clone()),
+        IdentitySource::Cookie(_) => Some(hyper::header::COOKIE),
+        IdentitySource::Bearer => Some(hyper::header::AUTHORIZATION),
+        IdentitySource::Query(_) | IdentitySource::Address => None,
+    });
+    let limits = config.routes.iter().flat_map(|route| &route.limits).flat_map(|limit| &limit.limit.per);
+    let limits = limits.filter_map(|dimension| match dimension {
+        Dimension::Header(name) => Some(name.clone()),
+        _ => None,
+    });
+    identities.chain(limits).collect()
+}
+
+fn stripped_parameters(identity: &config::Identity) -> Vec<String> {
+    let parameters = identity.sources.iter().filter_map(|source| match source {
+        IdentitySource::Query(name) if identity.strip_query => Some(name.clone()),
+        _ => None,
+    });
+    parameters.collect()
+}

@@ -1,0 +1,104 @@
+//! Connections that switched protocols: after a 101 both directions are relayed byte for byte.
+//!
+//! Promised: each direction has its own buffer of fixed size and ends on its own (half-close); a tunnel on which nothing
+//! moves for the idle time is closed; tunnels end when the daemon stops. What is said in the tunnel is not looked at.
+
+use std::{
+    io,
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
+
+use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    time::Instant,
+};
+use tracing::debug;
+
+use crate::shutdown::Shutdown;
+
+/// Bytes in flight in one direction of a tunnel.
+const BUFFER_BYTES: usize = 8 * 1024;
+
+/// Carries connections that switched protocols.
+#[derive(Clone)]
+pub struct Tunnels {
+    /// Longest time in which nothing moves.
+    pub idle_timeout: Duration,
+    /// Ends tunnels.
+    pub shutdown: Shutdown,
+}
+
+/// When a byte last moved, in milliseconds since the tunnel began.
+struct Activity {
+    began: Instant,
+    last: AtomicU64,
+}
+
+impl Tunnels {
+    /// Relays between the two sides as soon as both have switched, in a task of its own.
+    pub fn join(&self, client_side: OnUpgrade, upstream_side: OnUpgrade) {
+        let (idle_timeout, shutdown) = (self.idle_timeout, self.shutdown.clone());
+        self.shutdown.spawn(async move {
+            let relay = async {
+                let (client, upstream) = tokio::try_join!(client_side, upstream_side).map_err(io::Error::other)?;
+                relay(client, upstream, idle_timeout).await
+            };
+            let outcome = tokio::select! {
+                outcome = relay => outcome,
+                () = shutdown.stopped() => Ok(()),
+            };
+            if let Err(error) = outcome {
+                debug!(%error, "a tunnel ended");
+            }
+        });
+    }
+}
+
+async fn relay(client: Upgraded, upstream: Upgraded, idle_timeout: Duration) -> io::Result<()> {
+    let activity = Activity { began: Instant::now(), last: AtomicU64::new(0) };
+    let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
+    let (upstream_reader, upstream_writer) = tokio::io::split(TokioIo::new(upstream));
+    let both = async {
+        tokio::try_join!(copy(client_reader, upstream_writer, &activity), copy(upstream_reader, client_writer, &activity))
+    };
+    tokio::select! {
+        ended = both => ended.map(|_| ()),
+        () = activity.ceases(idle_timeout) => Err(io::ErrorKind::TimedOut.into()),
+    }
+}
+
+type Side = TokioIo<Upgraded>;
+
+async fn copy(mut from: ReadHalf<Side>, mut to: WriteHalf<Side>, activity: &Activity) -> io::Result<()> {
+    let mut buffer = vec![0; BUFFER_BYTES];
+    loop {
+        let length = from.read(&mut buffer).await?;
+        activity.mark();
+        if length == 0 {
+            return to.shutdown().await;
+        }
+        to.write_all(&buffer[..length]).await?;
+        activity.mark();
+    }
+}
+
+impl Activity {
+    fn mark(&self) {
+        let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        self.last.store(elapsed, Ordering::Relaxed);
+    }
+
+    /// Resolves once nothing has moved for `idle_timeout`.
+    async fn ceases(&self, idle_timeout: Duration) {
+        loop {
+            let deadline = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle_timeout;
+            if deadline <= Instant::now() {
+                return;
+            }
+            tokio::time::sleep_until(deadline).await;
+        }
+    }
+}

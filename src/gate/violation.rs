@@ -1,0 +1,99 @@
+//! The violation log: one event for a request that a limit, or the upstream itself, refused.
+//!
+//! Promised: every refusal is counted; the log is [bounded](super::flood); an event names who, where and until when, and
+//! never holds a credential or a query.
+
+use std::{net::IpAddr, sync::Arc};
+
+use hyper::{Method, StatusCode, Uri, header::RETRY_AFTER};
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+use tracing::warn;
+
+use super::{
+    Outcome,
+    call::{Call, RequestId},
+    client::Client,
+    flood::{Event, Floods},
+    rejection::Rejection,
+    route::Route,
+    stage::{Next, Stage},
+};
+
+/// The longest path an event shows, in bytes.
+const MAX_PATH_BYTES: usize = 512;
+
+/// Tells of refusals.
+#[derive(Clone)]
+pub struct ViolationLog {
+    /// Bounds the log.
+    pub floods: Arc<Floods>,
+    /// Refusals of our own.
+    pub local: Counter,
+    /// Refusals of the upstream.
+    pub upstream: Counter,
+    /// Stands in the place of a limit's name where the upstream refused.
+    pub upstream_name: Arc<str>,
+}
+
+/// What is kept of a request until its outcome is known.
+struct Seen {
+    client: Client,
+    route: Arc<Route>,
+    method: Method,
+    uri: Uri,
+    request_id: RequestId,
+    received: Instant,
+}
+
+impl Stage for ViolationLog {
+    async fn handle(&self, call: Call, next: &impl Next) -> Outcome {
+        let seen = Seen {
+            client: call.client,
+            route: Arc::clone(&call.route),
+            method: call.request.method().clone(),
+            uri: call.request.uri().clone(),
+            request_id: call.request_id,
+            received: call.received,
+        };
+        let outcome = next.call(call).await;
+        match &outcome {
+            Err(Rejection::Limited(limited)) => {
+                self.local.inc();
+                self.tell(&seen, "local", &limited.limit, Some(limited.retry_after), Some(limited.fields.remaining));
+            }
+            Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
+                self.upstream.inc();
+                let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
+                self.tell(&seen, "upstream", &self.upstream_name, retry_after, None);
+            }
+            _ => {}
+        }
+        outcome
+    }
+}
+
+impl ViolationLog {
+    fn tell(&self, seen: &Seen, origin: &str, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
+        if !self.floods.tell(Event::Violation, &seen.client, limit) {
+            return;
+        }
+        let address: IpAddr = seen.client.address;
+        let path = seen.uri.path();
+        warn!(
+            event = "rate_limit_violation",
+            client_id = seen.client.identity.text.as_str(),
+            %address,
+            route = &*seen.route.name,
+            limit = &**limit,
+            method = seen.method.as_str(),
+            path = &path[..path.floor_char_boundary(MAX_PATH_BYTES)],
+            retry_after,
+            remaining,
+            duration_ms = u64::try_from(seen.received.elapsed().as_millis()).unwrap_or(u64::MAX),
+            origin,
+            request_id = %seen.request_id,
+            "rate limit violation"
+        );
+    }
+}

@@ -1,0 +1,92 @@
+//! Trusted clients: exempts a client from limits where its claim to a whitelisted name is believed.
+//!
+//! Promised: a claim is believed only with all the proof its entry asks for (an address in its networks, the secret in
+//! `X-Client-Secret`, compared in constant time). An entry that asks for none is believed from anyone; the start warns of it.
+
+use std::sync::Arc;
+
+use hyper::header::HeaderValue;
+
+use super::{
+    Outcome,
+    call::Call,
+    client::Client,
+    flood::Floods,
+    headers::X_CLIENT_SECRET,
+    stage::{Next, Stage},
+};
+use crate::config::Trusted;
+
+/// Lets trusted clients pass limits; they are still counted and logged.
+#[derive(Clone)]
+pub struct Whitelist {
+    /// Who is trusted, with what proof.
+    pub entries: Arc<[Trusted]>,
+    /// Bounds the log.
+    pub floods: Arc<Floods>,
+}
+
+impl Stage for Whitelist {
+    async fn handle(&self, mut call: Call, next: &impl Next) -> Outcome {
+        let secret = call.request.headers_mut().remove(X_CLIENT_SECRET);
+        let secret = secret.as_ref().map(HeaderValue::as_bytes);
+        if self.entries.iter().any(|entry| believes(entry, &call.client, secret)) {
+            call.exempt = true;
+            call.route.counters.whitelisted.inc();
+            self.floods.whitelisted(&call.client, &call.route);
+        }
+        next.call(call).await
+    }
+}
+
+fn believes(entry: &Trusted, client: &Client, secret: Option<&[u8]>) -> bool {
+    let named = client.identity.text.eq_ignore_ascii_case(&entry.client);
+    let located = entry.networks.is_empty() || entry.networks.iter().any(|network| network.contains(&client.address));
+    let proven = entry.secret.as_ref().is_none_or(|wanted| secret.is_some_and(|claim| wanted.matches(claim)));
+    named && located && proven
+}
+
+#[cfg(test)]
+mod tests {
+    use arrayvec::ArrayString;
+
+    use super::*;
+    use crate::{config::Secret, gate::client::Identity};
+
+    fn client(name: &str, address: &str) -> Client {
+        let identity = Identity { text: ArrayString::from(name).unwrap(), kind: "name" };
+        let address = address.parse().unwrap();
+        Client { identity, peer: address, address, network: address.into(), through_trusted_proxy: false }
+    }
+
+    #[test]
+    fn a_claim_is_believed_only_with_all_the_proof_its_entry_asks_for() {
+        let entry = |networks: &[&str], secret: Option<&str>| Trusted {
+            client: "analytics".into(),
+            networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            secret: secret.map(Secret::new),
+        };
+        let inside = client("analytics", "10.1.2.3");
+        let outside = client("analytics", "192.0.2.1");
+        let cases = [
+            (entry(&[], None), outside, None, true),
+            (entry(&[], None), client("other", "10.1.2.3"), None, false),
+            (entry(&["10.0.0.0/8"], None), inside, None, true),
+            (entry(&["10.0.0.0/8"], None), outside, None, false),
+            (entry(&[], Some("s3cret")), outside, Some("s3cret"), true),
+            (entry(&[], Some("s3cret")), outside, Some("s3creT"), false),
+            (entry(&[], Some("s3cret")), outside, None, false),
+            (entry(&["10.0.0.0/8"], Some("s3cret")), inside, None, false),
+            (entry(&["10.0.0.0/8"], Some("s3cret")), outside, Some("s3cret"), false),
+            (entry(&["10.0.0.0/8"], Some("s3cret")), inside, Some("s3cret"), true),
+        ];
+        for (entry, client, secret, expected) in cases {
+            assert_eq!(
+                believes(&entry, &client, secret.map(str::as_bytes)),
+                expected,
+                "{entry:?} {} {secret:?}",
+                client.address
+            );
+        }
+    }
+}
