@@ -22,6 +22,7 @@ pub mod body;
 pub mod config;
 pub mod gate;
 pub mod limiter;
+pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod serve;
