@@ -18,6 +18,8 @@
 //! - No lock is held across an await. Every queue, map, buffer and wait has a bound.
 //! - Time reaches arithmetic as an argument. Only stores and timers read clocks.
 
+pub mod admin;
+pub mod app;
 pub mod body;
 pub mod config;
 pub mod gate;

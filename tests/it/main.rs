@@ -8,9 +8,14 @@
 )]
 #![expect(unreachable_pub, reason = "in a test binary nothing is reachable; `pub` says what support code offers")]
 
+mod gate_answers;
+mod gate_forwarding;
+mod gate_limits;
+mod gate_redis;
 mod limiter_contract;
 mod limiter_limits;
 mod limiter_outage;
+mod operators;
 mod serving;
 mod support;
 mod upstream;

@@ -3,11 +3,14 @@
 use std::time::Duration;
 
 pub mod forwarding;
+pub mod http;
 pub mod listening;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod redis_server;
 pub mod rig;
+pub mod stub_upstream;
+pub mod test_gate;
 
 /// The longest that any awaited state may take; generous, because machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(20);

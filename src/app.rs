@@ -1,0 +1,198 @@
+//! The composition root: configuration becomes parts, parts become tasks, and in the end all of it is taken down in order.
+//!
+//! Promised: sockets are bound before anything runs, so that a port that is taken is an error of the start and a test may
+//! ask for port 0; neither Redis nor an upstream needs to be there. Taking down: the data plane drains first, up to
+//! `drain_timeout`; the limiter, the load tasks and the admin listener, which says so, end after it.
+
+use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+
+use hyper::Request;
+use tokio::time::timeout;
+use tracing::warn;
+
+use crate::{
+    admin::Admin,
+    body::RequestBody,
+    config::{self, Config, Listen},
+    gate::{
+        flood::Floods,
+        setup::{self, Neighbours},
+    },
+    limiter::{Limiter, redis::InvalidUrl},
+    load,
+    metrics::Metrics,
+    serve::{Caps, Listener, ListenerMetrics, serve},
+    shutdown::Shutdown,
+    upstream::{Upstream, UpstreamSetupError},
+};
+
+/// Connections the admin listener holds: probes, a scraper, a few people.
+const MAX_ADMIN_CONNECTIONS: usize = 64;
+
+/// The daemon, bound and ready to run.
+pub struct App {
+    config: Config,
+    proxy: Listener,
+    proxy_address: SocketAddr,
+    admin: Listener,
+    admin_address: SocketAddr,
+    limiter: Arc<Limiter>,
+    upstreams: BTreeMap<String, Arc<Upstream>>,
+    sources: Vec<load::Source>,
+    metrics: Arc<Metrics>,
+    /// Ends what outlives the data plane.
+    background: Shutdown,
+}
+
+/// Why the daemon could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// An address that cannot be listened on.
+    #[error("{key} = \"{address}\": {cause}")]
+    Bind {
+        /// The key that names it.
+        key: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        cause: io::Error,
+    },
+    /// A store that cannot be used.
+    #[error("store.redis: {0}")]
+    Store(#[from] InvalidUrl),
+    /// An upstream that cannot be used.
+    #[error("upstreams.{name}: {cause}")]
+    Upstream {
+        /// Its name.
+        name: String,
+        /// Why.
+        cause: UpstreamSetupError,
+    },
+}
+
+impl App {
+    /// Binds both listeners, makes the upstreams and begins to connect to the store.
+    pub fn bind(config: Config) -> Result<Self, StartError> {
+        let metrics = Arc::new(Metrics::default());
+        let background = Shutdown::default();
+        let (proxy, proxy_address) = bind("listen.address", config.listen.address)?;
+        let (admin, admin_address) = bind("admin.address", config.admin.address)?;
+        let upstreams = upstreams(&config, &metrics)?;
+        let sources = sources(&config, &metrics)?;
+        let limiter = Arc::new(Limiter::start(&config.store, &metrics, &background)?);
+        Ok(Self { config, proxy, proxy_address, admin, admin_address, limiter, upstreams, sources, metrics, background })
+    }
+
+    /// Where clients reach the daemon.
+    pub fn proxy_address(&self) -> SocketAddr {
+        self.proxy_address
+    }
+
+    /// Where operators reach it.
+    pub fn admin_address(&self) -> SocketAddr {
+        self.admin_address
+    }
+
+    /// What is counted.
+    pub fn metrics(&self) -> Arc<Metrics> {
+        Arc::clone(&self.metrics)
+    }
+
+    /// Runs until `shutdown` drains and everything has ended.
+    pub async fn run(self, shutdown: Shutdown) {
+        let Self { config, proxy, admin, limiter, upstreams, sources, metrics, background, .. } = self;
+        load::start(sources, scales(&config), &limiter, &metrics, &background);
+        let floods = Arc::<Floods>::default();
+        spawn_sums(&floods, &background);
+
+        let operators = Admin::new(&config.admin, Arc::clone(&limiter), Arc::clone(&metrics), shutdown.clone());
+        let answer = move |peer, request: Request<RequestBody>| {
+            let response = operators.handle(peer, &request);
+            async { response }
+        };
+        let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, ..Caps::from(&config.listen) };
+        background.spawn(serve(admin, caps, answer, ListenerMetrics::new(&metrics, "admin"), background.clone()));
+
+        let neighbours = Neighbours { limiter, upstreams, floods: Arc::clone(&floods), shutdown: shutdown.clone() };
+        let gate = setup::gate(&config, neighbours, &metrics);
+        let caps = Caps::from(&config.listen);
+        let handle = move |peer, request| {
+            let gate = gate.clone();
+            async move { gate.handle(peer, request).await }
+        };
+        shutdown.spawn(serve(proxy, caps, handle, ListenerMetrics::new(&metrics, "proxy"), shutdown.clone()));
+
+        shutdown.draining().await;
+        drain(&config.listen, &shutdown).await;
+        background.stop();
+        background.finished().await;
+        floods.write_sums();
+    }
+}
+
+fn bind(key: &'static str, address: SocketAddr) -> Result<(Listener, SocketAddr), StartError> {
+    let listener = Listener::bind(address).and_then(|listener| Ok((listener.local_address()?, listener)));
+    let (local_address, listener) = listener.map_err(|cause| StartError::Bind { key, address, cause })?;
+    Ok((listener, local_address))
+}
+
+/// Lets requests in flight finish, up to `drain_timeout`.
+async fn drain(listen: &Listen, shutdown: &Shutdown) {
+    if timeout(listen.drain_timeout, shutdown.finished()).await.is_err() {
+        warn!(event = "drain_timeout", "requests still in flight are dropped");
+        shutdown.stop();
+        shutdown.finished().await;
+    }
+}
+
+fn spawn_sums(floods: &Arc<Floods>, background: &Shutdown) {
+    let (floods, stop) = (Arc::clone(floods), background.clone());
+    background.spawn(async move {
+        tokio::select! {
+            () = floods.sum_up() => {}
+            () = stop.stopped() => {}
+        }
+    });
+}
+
+fn upstreams(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
+    let used = config.upstreams.iter().filter(|(name, _)| config.routes.iter().any(|route| route.upstream == **name));
+    used.map(|(name, upstream)| {
+        let upstream = Upstream::new(name, upstream, config.listen.body_idle_timeout, metrics);
+        let upstream = upstream.map_err(|cause| StartError::Upstream { name: name.clone(), cause })?;
+        Ok((name.clone(), Arc::new(upstream)))
+    })
+    .collect()
+}
+
+/// The scales that limits follow, with the signals of each.
+fn scales(config: &Config) -> load::Scales {
+    let limits = config.routes.iter().flat_map(|route| &route.limits);
+    let scale = |limit: &config::RouteLimit| {
+        let signals = setup::polled_signals(config, &limit.limit).map(str::to_owned).collect();
+        Some((setup::scale_name(config, &limit.limit)?, signals))
+    };
+    limits.filter_map(scale).collect()
+}
+
+/// The signals that have an endpoint, each with a client of its own that holds one connection.
+fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<load::Source>, StartError> {
+    let polled = config.load.iter().filter_map(|(name, load)| Some((name, load, load.endpoint.as_ref()?)));
+    polled
+        .map(|(name, load, endpoint)| {
+            let upstream = config::Upstream {
+                url: endpoint.origin.clone(),
+                connect_timeout: load.timeout,
+                response_timeout: load.timeout,
+                idle_timeout: load.interval * 2,
+                max_connections: 1,
+                ca: None,
+            };
+            let label = format!("load.{name}");
+            let client = Upstream::new(&label, &upstream, load.timeout, metrics);
+            let client = client.map_err(|cause| StartError::Upstream { name: label, cause })?;
+            let path_and_query = endpoint.path_and_query.clone();
+            Ok(load::Source { name: name.clone(), config: load.clone(), path_and_query, endpoint: Arc::new(client) })
+        })
+        .collect()
+}

@@ -1,0 +1,78 @@
+//! The whole daemon in this process, on free ports, taken down when dropped.
+
+use std::net::SocketAddr;
+
+use cxgate::{
+    app::App,
+    config::{Config, Origin, Secret},
+    shutdown::Shutdown,
+};
+
+use super::redis_server::RedisServer;
+
+/// A running daemon.
+pub struct TestGate {
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    pub shutdown: Shutdown,
+}
+
+impl TestGate {
+    /// The built-in configuration in front of `upstream`, on the embedded store, changed by `change`.
+    pub fn start(upstream: SocketAddr, change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        config.listen.address = "127.0.0.1:0".parse().unwrap();
+        config.admin.address = "127.0.0.1:0".parse().unwrap();
+        config.upstreams.get_mut("cxone").unwrap().url = origin(upstream);
+        change(&mut config);
+        let app = App::bind(config).unwrap();
+        let shutdown = Shutdown::default();
+        let (proxy, admin) = (app.proxy_address(), app.admin_address());
+        tokio::spawn(app.run(shutdown.clone()));
+        Self { proxy, admin, shutdown }
+    }
+
+    /// The same, with its buckets in `redis`, once it decides there.
+    pub async fn on_redis(upstream: SocketAddr, redis: &RedisServer, change: impl FnOnce(&mut Config)) -> Self {
+        let gate = Self::start(upstream, |config| {
+            config.store.redis = Some(Secret::new(redis.url()));
+            // The figure under test is exactness; a busy machine must not turn a slow answer into a fall-back.
+            config.store.deadline = std::time::Duration::from_secs(2);
+            change(config);
+        });
+        gate.until_store_is("redis").await;
+        gate
+    }
+
+    /// Waits until `/readyz` names `store`.
+    pub async fn until_store_is(&self, store: &str) {
+        super::until(async || {
+            let answer = super::http::get(self.admin, "/readyz", &[]).await;
+            answer.json()["store"] == store
+        })
+        .await;
+    }
+
+    /// The value of a metric with exactly these labels, as exported; empty where it is absent.
+    pub async fn metric(&self, name_and_labels: &str) -> String {
+        let exported = super::http::get(self.admin, "/metrics", &[]).await;
+        let line = exported.text().lines().find_map(|line| line.strip_prefix(name_and_labels)?.strip_prefix(' '));
+        line.unwrap_or_default().to_owned()
+    }
+
+    /// The count of a counter with exactly these labels; 0 where it is absent.
+    pub async fn count(&self, name_and_labels: &str) -> u64 {
+        self.metric(name_and_labels).await.parse().unwrap_or_default()
+    }
+}
+
+impl Drop for TestGate {
+    fn drop(&mut self) {
+        self.shutdown.stop();
+    }
+}
+
+/// The origin of a plain HTTP server.
+pub fn origin(address: SocketAddr) -> Origin {
+    Origin { tls: false, host: address.ip().to_string(), port: address.port() }
+}
