@@ -8,6 +8,10 @@
 )]
 #![expect(unreachable_pub, reason = "in a test binary nothing is reachable; `pub` says what support code offers")]
 
+mod command_line;
+mod configuration;
+mod daemon;
+mod demo;
 mod gate_answers;
 mod gate_forwarding;
 mod gate_limits;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod daemon;
 pub mod forwarding;
 pub mod http;
 pub mod listening;

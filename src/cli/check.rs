@@ -1,0 +1,34 @@
+//! `cxgate check`: whether the configuration is valid, and what it comes to. Its mistakes are printed by whoever loads it.
+
+use std::{fmt::Write, process::ExitCode};
+
+use super::print;
+use crate::config::{Config, Loaded, Route};
+
+pub(super) fn check(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    let mut text = format!("{}: ok\n", loaded.origin);
+    summarise(&loaded.config, &mut text)?;
+    for warning in &loaded.warnings {
+        writeln!(text, "warning: {warning}")?;
+    }
+    print(&text)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn summarise(config: &Config, text: &mut String) -> std::fmt::Result {
+    let place = if config.store.redis.is_some() { "Redis" } else { "this process" };
+    writeln!(text, "buckets in {place}, {} route(s), {} whitelisted", config.routes.len(), config.whitelist.len())?;
+    config.routes.iter().try_for_each(|route| summarise_route(route, text))
+}
+
+fn summarise_route(route: &Route, text: &mut String) -> std::fmt::Result {
+    writeln!(text, "route {} to {}: {}", route.name, route.upstream, route.paths.join(", "))?;
+    for applied in &route.limits {
+        let limit = &applied.limit;
+        let per: Vec<String> = limit.per.iter().map(ToString::to_string).collect();
+        let rate = limit.token_bucket.refill_per_second.as_f64();
+        let capacity = limit.token_bucket.capacity;
+        writeln!(text, "  limit {} per {}: {capacity} at once, {rate} a second", limit.name, per.join(" and "))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,90 @@
+//! `cxgate run`: the daemon, from a configuration that was read to a clean end.
+//!
+//! The first SIGTERM or SIGINT drains, a second one stops at once. SIGHUP is answered in the log and changes nothing.
+
+use std::{convert::Infallible, io, process::ExitCode, time::Duration};
+
+use anyhow::Context;
+use prometheus_client::metrics::counter::Counter;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::{block_on, start_log};
+use crate::{
+    app::App,
+    config::{Config, Loaded},
+    log::LogGuard,
+    shutdown::Shutdown,
+};
+
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+pub(super) fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
+    let Loaded { config, warnings, origin } = loaded;
+    let log = start_log(&config.log)?;
+    for warning in warnings {
+        tracing::warn!(event = "config_warning", "{warning}");
+    }
+    block_on(serve(config, &origin, &log)).context("cannot start the runtime")?
+}
+
+async fn serve(config: Config, origin: &str, log: &LogGuard) -> anyhow::Result<ExitCode> {
+    // Listened for before anything is bound, so that whoever sees an open port can also stop the process cleanly.
+    let signals = Signals::listen().context("cannot listen for signals")?;
+    let app = App::bind(config)?;
+    tracing::info!(event = "started", proxy = %app.proxy_address(), admin = %app.admin_address(), config = origin, "listening");
+    let shutdown = Shutdown::default();
+    let watcher = tokio::spawn(signals.act_on(shutdown.clone()));
+    let dropped = app.metrics().log_dropped.clone();
+    tokio::select! {
+        () = app.run(shutdown) => {}
+        never = count_dropped(log, &dropped) => match never {},
+    }
+    watcher.abort();
+    tracing::info!(event = "stopped", "stopped");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Keeps the metric of lost log lines up to date.
+async fn count_dropped(log: &LogGuard, counter: &Counter) -> Infallible {
+    let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    loop {
+        ticks.tick().await;
+        counter.inc_by(log.dropped().saturating_sub(counter.get()));
+    }
+}
+
+// === impl Signals ===
+
+impl Signals {
+    fn listen() -> io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hang_up: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Tells `shutdown` what was asked for, until there is no step left.
+    async fn act_on(mut self, shutdown: Shutdown) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => {}
+                _ = self.interrupt.recv() => {}
+                _ = self.hang_up.recv() => {
+                    tracing::warn!(event = "reload_refused", "reload is not supported by this version; restart to apply");
+                    continue;
+                }
+            }
+            if shutdown.is_draining() {
+                tracing::warn!(event = "stopping", "stopping at once");
+                return shutdown.stop();
+            }
+            tracing::info!(event = "draining", "draining; a second signal stops at once");
+            shutdown.drain();
+        }
+    }
+}

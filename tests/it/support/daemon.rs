@@ -1,0 +1,79 @@
+//! The real program in a process of its own: its configuration a file, its log read line by line.
+
+use std::{net::SocketAddr, process::Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::{
+    io::{AsyncBufReadExt, BufReader, Lines},
+    process::{Child, ChildStderr, Command},
+};
+
+use super::PATIENCE;
+
+/// A running daemon, killed when dropped.
+pub struct Daemon {
+    pub proxy: SocketAddr,
+    pub admin: SocketAddr,
+    process: Child,
+    log: Lines<BufReader<ChildStderr>>,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    /// Runs `cxgate run` with `configuration` behind two free ports, and waits until it says that it runs.
+    pub async fn start(configuration: &str) -> Self {
+        Self::start_listening(configuration).await
+    }
+
+    /// The same; `configuration` begins with further keys of `[listen]`.
+    pub async fn start_listening(configuration: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("cxgate.toml");
+        let listeners = "[admin]\naddress = \"127.0.0.1:0\"\n[listen]\naddress = \"127.0.0.1:0\"\n";
+        std::fs::write(&file, format!("{listeners}{configuration}")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_cxgate"));
+        command.arg("run").arg("--config").arg(&file).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = command.spawn().unwrap();
+        let log = BufReader::new(process.stderr.take().unwrap()).lines();
+        let unset = SocketAddr::from(([0, 0, 0, 0], 0));
+        let mut daemon = Self { proxy: unset, admin: unset, process, log, _folder: folder };
+        let started = daemon.until_event("started").await;
+        let address = |field: &str| started[field].as_str().unwrap().parse().unwrap();
+        (daemon.proxy, daemon.admin) = (address("proxy"), address("admin"));
+        daemon
+    }
+
+    /// The next line of the log, which must be JSON; `None` at its end.
+    pub async fn line(&mut self) -> Option<Value> {
+        let line = tokio::time::timeout(PATIENCE, self.log.next_line()).await.expect("a line of the log").unwrap()?;
+        Some(serde_json::from_str(&line).unwrap_or_else(|error| panic!("{error} in {line}")))
+    }
+
+    /// Reads the log up to an event of this name.
+    pub async fn until_event(&mut self, event: &str) -> Value {
+        loop {
+            let line = self.line().await.unwrap_or_else(|| panic!("the log ended before {event}"));
+            if line["event"] == event {
+                return line;
+            }
+        }
+    }
+
+    /// Sends a signal, by name.
+    pub fn signal(&self, signal: &str) {
+        let id = self.process.id().expect("the daemon runs").to_string();
+        let sent = std::process::Command::new("kill").args(["-s", signal, &id]).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Waits for the end: the exit code, and what was left of the log.
+    pub async fn ended(mut self) -> (Option<i32>, Vec<Value>) {
+        let mut rest = Vec::new();
+        while let Some(line) = self.line().await {
+            rest.push(line);
+        }
+        let status = tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the daemon ends").unwrap();
+        (status.code(), rest)
+    }
+}
