@@ -1,0 +1,23 @@
+# The base brings a C compiler too, which aws-lc, the cryptography under TLS, is built with.
+FROM rust:1.95-slim-bookworm AS build
+WORKDIR /build
+COPY . .
+# What was downloaded and compiled stays in the builder's cache, so that a changed source compiles no dependency again.
+# The crate itself is always compiled: by its files' times alone, an older checkout would pass for what is in the cache.
+RUN --mount=type=cache,target=/usr/local/cargo/registry \
+    --mount=type=cache,target=/build/target \
+    touch src/lib.rs src/main.rs \
+    && cargo build --release --locked \
+    && install -D target/release/cxgate /out/cxgate
+
+FROM gcr.io/distroless/cc-debian12:nonroot
+LABEL org.opencontainers.image.title="cxgate" \
+      org.opencontainers.image.description="A reverse proxy that keeps every client of NICE CXone inside its limits" \
+      org.opencontainers.image.licenses="MIT OR Apache-2.0"
+COPY --from=build /out/cxgate /usr/bin/cxgate
+USER 65532:65532
+EXPOSE 8080
+STOPSIGNAL SIGTERM
+# The probe asks the admin listener, wherever CXGATE__ADMIN__ADDRESS puts it.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=5s --retries=3 CMD ["/usr/bin/cxgate", "healthcheck"]
+ENTRYPOINT ["/usr/bin/cxgate"]
