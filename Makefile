@@ -1,0 +1,46 @@
+# The everyday commands; `make` alone lists them.
+
+SHELL := bash
+.DEFAULT_GOAL := help
+.PHONY: help run demo test lint bench image
+
+# Pinned, so that `make lint` fails for what was changed here and for nothing else.
+DENY_VERSION := 0.20.2
+DENY := target/tools/bin/cargo-deny
+
+help: ## List these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+
+run: ## Run the proxy with ./config/cxgate.toml
+	cargo run --release --locked -- run
+
+demo: ## Show what it does, with nothing else installed
+	cargo run --release --locked -- demo
+
+test: ## Run every test; installs redis-server first where it is missing
+	@.ci/redis-server
+	@mkdir -p target
+	@set -o pipefail; code=0; \
+	{ cargo test --locked --all-targets --no-fail-fast && cargo test --locked --doc; } | tee target/test.log || code=$$?; \
+	awk '/^test result:/ { passed += $$4; failed += $$6 } END { printf "%d passed, %d failed\n", passed, failed }' target/test.log; \
+	exit $$code
+
+lint: $(DENY) ## Check formatting, lints, documentation, licences and advisories
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
+	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
+	@if $(DENY) --log-level off fetch db; then \
+		$(DENY) --locked --offline check --hide-inclusion-graph advisories; \
+	else \
+		echo "WARNING: security advisories were NOT checked: the RustSec database cannot be reached" >&2; \
+	fi
+
+bench: ## Run the benchmarks
+	cargo bench --locked --benches
+
+image: ## Build the container image cxgate
+	docker build -t cxgate .
+
+$(DENY):
+	cargo install cargo-deny --version $(DENY_VERSION) --locked --root target/tools
