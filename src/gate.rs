@@ -126,7 +126,7 @@ impl Inner {
         request: Request<RequestBody>,
         request_id: RequestId,
         received: Instant,
-    ) -> Result<Call, Rejection> {
+    ) -> Result<Box<Call>, Rejection> {
         let (head, body) = request.into_parts();
         let host = host(&head)?;
         if matches!(head.method, Method::CONNECT | Method::TRACE) {
@@ -135,7 +135,7 @@ impl Inner {
         let (route, captures) = self.routes.find(&head, host)?;
         let client = self.identification.client(peer.ip(), &head)?;
         let request = Request::from_parts(head, body);
-        Ok(Call { request, client, route, captures, request_id, received, exempt: false })
+        Ok(Box::new(Call { request, client, route, captures, request_id, received, exempt: false }))
     }
 }
 

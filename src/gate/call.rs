@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use super::{client::Client, headers::X_REQUEST_ID, route::Route};
 use crate::body::RequestBody;
 
-/// A request on its way through the stages.
+/// A request on its way through the stages. It is handed from stage to stage in a box: each stage's future would otherwise
+/// hold a copy of all of it, and moving those costs far more than one allocation.
 pub struct Call {
     /// As it came, but for what [`forward`](super::forward) changes.
     pub request: Request<RequestBody>,

@@ -35,8 +35,8 @@ pub struct Forward {
 }
 
 impl Next for Forward {
-    async fn call(&self, call: Call) -> Outcome {
-        let Call { mut request, client, route, request_id, .. } = call;
+    async fn call(&self, call: Box<Call>) -> Outcome {
+        let Call { mut request, client, route, request_id, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));

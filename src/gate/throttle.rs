@@ -40,7 +40,7 @@ pub struct Limited {
 }
 
 impl Stage for Throttle {
-    async fn handle(&self, call: Call, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
         if call.exempt || route.limits.is_empty() {
             return next.call(call).await;

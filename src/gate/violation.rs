@@ -47,7 +47,7 @@ struct Seen {
 }
 
 impl Stage for ViolationLog {
-    async fn handle(&self, call: Call, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let seen = Seen {
             client: call.client,
             route: Arc::clone(&call.route),

@@ -27,7 +27,7 @@ pub struct Whitelist {
 }
 
 impl Stage for Whitelist {
-    async fn handle(&self, mut call: Call, next: &impl Next) -> Outcome {
+    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         let secret = call.request.headers_mut().remove(X_CLIENT_SECRET);
         let secret = secret.as_ref().map(HeaderValue::as_bytes);
         if self.entries.iter().any(|entry| believes(entry, &call.client, secret)) {
