@@ -20,6 +20,8 @@ mod limiter_contract;
 mod limiter_limits;
 mod limiter_outage;
 mod operators;
+mod reference;
+mod schema;
 mod serving;
 mod support;
 mod upstream;

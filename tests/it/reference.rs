@@ -1,0 +1,59 @@
+//! `docs/reference.md` names every event and every metric, and none that there is not.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use cxgate::config::Endpoint;
+
+use crate::support::{
+    http::get,
+    stub_upstream::StubUpstream,
+    test_gate::{TestGate, origin},
+};
+
+const REFERENCE: &str = include_str!("../../docs/reference.md");
+
+/// The names in the first column of the table in a section; one row may hold several.
+fn first_column(section: &str) -> BTreeSet<&'static str> {
+    let sections = REFERENCE.split("\n## ").filter_map(|section| section.split_once('\n'));
+    let (_, text) = sections.into_iter().find(|(title, _)| *title == section).expect("the section");
+    let cells = text.lines().filter_map(|line| line.strip_prefix("| `")?.split(" | ").next());
+    cells.flat_map(|cell| cell.split(", ")).map(|name| name.trim_matches('`')).collect()
+}
+
+/// What follows each `event = "` in the sources below `folder`.
+fn events(folder: &Path, found: &mut BTreeSet<String>) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            events(&path, found);
+        } else {
+            let text = fs::read_to_string(&path).unwrap();
+            let names = text.split("event = \"").skip(1).filter_map(|rest| rest.split_once('"'));
+            found.extend(names.map(|(name, _)| name.to_owned()));
+        }
+    }
+}
+
+#[test]
+fn the_reference_names_every_event_and_no_other() {
+    let mut found = BTreeSet::new();
+    events(Path::new("src"), &mut found);
+    assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), first_column("Events"));
+}
+
+#[tokio::test]
+async fn the_reference_names_no_metric_that_is_not_exported() {
+    let upstream = StubUpstream::start().await;
+    let gate = TestGate::start(upstream.address, |config| {
+        let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
+        config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
+    });
+    let exported = get(gate.admin, "/metrics", &[]).await;
+    let samples: BTreeSet<&str> = exported.text().lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    let named = first_column("Metrics");
+    assert!(named.len() > 20, "the metrics are gone");
+    for name in named {
+        let is_exported = samples.contains(name) || samples.contains(format!("{name}_count").as_str());
+        assert!(is_exported, "docs/reference.md names {name}, which is not exported");
+    }
+}
