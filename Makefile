@@ -2,11 +2,15 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench image
+.PHONY: help run demo test lint bench image deb sbom
 
 # Pinned, so that `make lint` fails for what was changed here and for nothing else.
 DENY_VERSION := 0.20.2
 DENY := target/tools/bin/cargo-deny
+DEB_VERSION := 3.8.0
+DEB := target/tools/bin/cargo-deb
+CYCLONEDX_VERSION := 0.5.9
+CYCLONEDX := target/tools/bin/cargo-cyclonedx
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -42,5 +46,24 @@ bench: ## Run the benchmarks
 image: ## Build the container image cxgate
 	docker build -t cxgate .
 
+deb: $(DEB) ## Build a Debian package, target/debian/cxgate_*.deb
+	cargo build --release --locked
+	@mkdir -p target/deb
+	objcopy --compress-debug-sections=zlib target/release/cxgate target/deb/cxgate
+	target/release/cxgate man > target/deb/cxgate.1
+	@for shell in bash zsh fish; do target/release/cxgate completions $$shell > target/deb/cxgate.$$shell || exit; done
+	$(DEB) --no-build --output target/debian/
+
+# It lists too much rather than too little: parts of dependencies that only tests turn on are among them.
+sbom: $(CYCLONEDX) ## List what the binary is made of, as CycloneDX: target/cxgate.cdx.json
+	$(CYCLONEDX) cyclonedx --format json --describe binaries --spec-version 1.5
+	mv cxgate_bin.cdx.json target/cxgate.cdx.json
+
 $(DENY):
 	cargo install cargo-deny --version $(DENY_VERSION) --locked --root target/tools
+
+$(DEB):
+	cargo install cargo-deb --version $(DEB_VERSION) --locked --root target/tools
+
+$(CYCLONEDX):
+	cargo install cargo-cyclonedx --version $(CYCLONEDX_VERSION) --locked --root target/tools

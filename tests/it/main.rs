@@ -12,6 +12,7 @@ mod command_line;
 mod configuration;
 mod daemon;
 mod demo;
+mod deploy;
 mod gate_answers;
 mod gate_forwarding;
 mod gate_limits;
