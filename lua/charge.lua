@@ -3,9 +3,10 @@
 -- KEYS:    one a bucket, then one for each scale they follow. A bucket's value is 12 bytes, little-endian: its time in µs
 --          (7 bytes) and its micro-tokens (5); a scale's record is described in publish.lua. A key that is absent, or holds
 --          anything else, is a full bucket, or a scale at factor 1.
--- ARGV:    one a bucket, 22 bytes, little-endian: cost (6, signed), capacity (5), refill a second in whole tokens (3) and
+-- ARGV:    one a bucket, 23 bytes, little-endian: cost (6, signed), capacity (5), refill a second in whole tokens (3) and
 --          the micro-tokens beyond (3), lowest factor of its scale in millionths (4), which of the scales it follows
---          (1; 0 for none).
+--          (1; 0 for none), on what terms (1): 0 takes the cost, 255 only needs it to be there, any other number takes it
+--          where the bucket of that number is absent, and asks for nothing where it is not.
 -- Returns: integers: 1 admitted or 0 refused, then for each bucket its micro-tokens before the charge, and its factor in
 --          millionths.
 -- Clock:   Redis' own, read once.
@@ -18,7 +19,7 @@ local floor, read = math.floor, struct.unpack
 local reply, states, lifetimes = {1}, {}, {}
 
 for i = 1, #ARGV do
-  local cost, capacity, rate_whole, rate_rest, slowest, scale = read('<i6I5I3I3I4B', ARGV[i])
+  local cost, capacity, rate_whole, rate_rest, slowest, scale, terms = read('<i6I5I3I3I4BB', ARGV[i])
   local rate = rate_whole * 1000000 + rate_rest
 
   -- The time on the bucket's clock.
@@ -51,12 +52,19 @@ for i = 1, #ARGV do
   end
   reply[2 * i], reply[2 * i + 1] = tokens, factor
 
+  local takes = terms == 0
+  if terms > 0 and terms < 255 then
+    local other = values[terms]
+    takes = not (other and #other == 12)
+    if not takes then cost = 0 end
+  end
+
   -- What it is to hold, and for how long that differs from a full bucket at the slowest: in ms, with one second to spare,
   -- and never so long that Redis would refuse the number.
   local left = math.min(tokens - cost, capacity)
   if left < 0 then
     reply[1] = 0
-  elseif value or cost > 0 then
+  elseif takes and (value or cost > 0) then
     states[i] = struct.pack('<I7I5', clock, left)
     local fill = floor((capacity - left) * 1000000000 / (rate * math.min(slowest, factor)))
     lifetimes[i] = math.min(fill + 1001, 10000000000000)

@@ -2,7 +2,7 @@
 //!
 //! Promised: sockets are bound before anything runs, so that a port that is taken is an error of the start and a test may
 //! ask for port 0; neither Redis nor an upstream needs to be there. Taking down: the data plane drains first, up to
-//! `drain_timeout`; the limiter, the load tasks and the admin listener, which says so, end after it.
+//! `drain_timeout`, and leaves polling to other replicas; the limiter and the admin listener, which says so, end after it.
 
 use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
 
@@ -101,7 +101,7 @@ impl App {
     /// Runs until `shutdown` drains and everything has ended.
     pub async fn run(self, shutdown: Shutdown) {
         let Self { config, proxy, admin, limiter, upstreams, sources, metrics, background, .. } = self;
-        load::start(sources, scales(&config), &limiter, &metrics, &background);
+        load::start(sources, scales(&config), &limiter, &metrics, &shutdown);
         let floods = Arc::<Floods>::default();
         spawn_sums(&floods, &background);
 

@@ -171,6 +171,9 @@ pub struct Identity {
     pub ipv6_prefix: u8,
     /// Takes identity parameters out of the query before it is forwarded.
     pub strip_query: bool,
+    /// How many new identities one address may bring; `None` does not count them.
+    #[serde(serialize_with = "value::optional")]
+    pub new_per_address: Option<TokenBucket>,
     /// Keys the hash under which clients stand in the store; replicas that share a store need the same.
     #[serde(serialize_with = "value::optional")]
     pub hash_key: Option<Secret>,
@@ -232,6 +235,10 @@ pub struct Load {
     pub stale_factor: Factor,
     /// The factor never falls below this.
     pub min_refill_share: Factor,
+    /// A new factor counts only where it differs from the last by more than this share of it (0 to 1).
+    pub hysteresis: f64,
+    /// The most by which the factor rises in a second; it falls at once.
+    pub max_rise_per_second: Factor,
 }
 
 /// `[[routes]]`: paths, where they go, and what limits them.
@@ -249,8 +256,22 @@ pub struct Route {
     /// The host it takes, in lower case and without port; `None` takes all.
     #[serde(serialize_with = "value::optional")]
     pub host: Option<String>,
+    /// Who pauses when the upstream answers 429.
+    pub cooldown: Cooldown,
     /// All must admit a request; at most [`MAX_LIMITS_PER_ROUTE`].
     pub limits: Vec<RouteLimit>,
+}
+
+/// Who pauses, on all replicas, until the `Retry-After` of an upstream's 429 is over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Cooldown {
+    /// Nobody.
+    Off,
+    /// The client that got it, on this route.
+    Client,
+    /// The whole route.
+    Route,
 }
 
 /// `[[routes.limits]]`: a limit as one route applies it.

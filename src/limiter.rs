@@ -19,8 +19,10 @@ use crate::{
 };
 
 pub mod bucket;
+pub mod cooldown;
 mod fallback;
 pub mod key;
+pub mod lease;
 pub mod memory;
 pub mod redis;
 pub mod scale;
@@ -31,6 +33,9 @@ use key::Key;
 use memory::Memory;
 use redis::{InvalidUrl, Redis};
 use scale::ScaleName;
+
+/// The most charges of one decision: the limits of a route, its cooldown, and the new identities of the address.
+pub const MAX_CHARGES: usize = MAX_LIMITS_PER_ROUTE + 2;
 
 /// When to come back where nobody can say.
 const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -113,9 +118,24 @@ pub struct Charge<'a> {
     pub key: Key,
     /// What to take, in micro-tokens; at least 1, at most the capacity.
     pub cost: u64,
+    /// Whether it is asked for, and taken.
+    pub terms: Terms,
 }
 
-/// How one bucket stands after a decision.
+/// On what terms a cost is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Terms {
+    /// It must be there, and is taken.
+    #[default]
+    Take,
+    /// It must be there, and stays.
+    Need,
+    /// The same as [`Take`](Self::Take) where the bucket of the charge at this place does not exist yet; nothing at all where
+    /// it does.
+    TakeIfNew(usize),
+}
+
+/// How one bucket stands after a decision; or, on terms other than [`Terms::Take`], before it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// What it holds, in micro-tokens.
@@ -125,7 +145,7 @@ pub struct Standing {
 }
 
 /// How the limits of one request stand, in the order they were asked.
-pub type Standings = ArrayVec<Standing, MAX_LIMITS_PER_ROUTE>;
+pub type Standings = ArrayVec<Standing, MAX_CHARGES>;
 
 /// A store's answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -156,10 +176,10 @@ pub enum StoreError {
 /// Where buckets live. Every method is one atomic operation.
 pub trait Store: Send + Sync {
     /// Charges all of `charges`, or none if one of them lacks tokens. Keys must differ from each other, and there must be no
-    /// more than [`MAX_LIMITS_PER_ROUTE`].
+    /// more than [`MAX_CHARGES`].
     fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send;
 
-    /// Gives back what a decision took; a bucket never holds more than its capacity.
+    /// Gives back what a decision took on [`Terms::Take`]; a bucket never holds more than its capacity.
     fn refund(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// From now on, time runs `factor` times as fast for the limits of `scale`; what passed before is credited as before.
@@ -196,7 +216,7 @@ impl Limiter {
         Ok(Self { place, failures: Failures::new(metrics), held })
     }
 
-    /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_LIMITS_PER_ROUTE`].
+    /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_CHARGES`].
     pub async fn decide(&self, charges: &[Charge<'_>]) -> Decision {
         let decided = match &self.place {
             Place::Process(memory) => Decision::by(Charged::Process, memory, charges).await,

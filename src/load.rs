@@ -1,25 +1,30 @@
 //! Load signals: what the backend says of itself, turned into the factor by which limits refill.
 //!
-//! Each configured signal is polled by a task of its own ([`poll`]); each set of signals that limits are scaled by has a task
-//! that publishes the lowest factor of the set to the limiter. Nothing is published before a signal is known, so that a
-//! replica which starts during an overload does not lift the factor that the others have set.
+//! A signal is polled by one replica of the fleet ([`lead`]); what it finds goes through [`curve`], then [`course`]. Each set
+//! of signals that limits are scaled by has a clock in the store, whose factor is the lowest of the set: it is published by
+//! the replica that polls the first signal of the set, by name, so that one hand moves each clock; the others adopt it.
+//! Nothing is published before a signal is known, so that a replica which starts during an overload does not lift the factor
+//! that the others have set. Whoever joins or leaves, all replicas know a change within a second.
 
-use std::{collections::BTreeMap, future::Future, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use tokio::sync::watch;
 use tracing::info;
 
 use crate::{
-    config::{self, Factor},
+    config,
     limiter::{Limiter, scale::ScaleName},
     metrics::{FloatGauge, Metrics, SampleLabels, SignalLabels},
     shutdown::Shutdown,
     upstream::Upstream,
 };
 
-mod curve;
+pub mod course;
+pub mod curve;
+mod lead;
 mod poll;
 
+use lead::{Found, Member};
 use poll::{SampleCounters, Signal};
 
 /// A signal that is polled.
@@ -34,64 +39,74 @@ pub struct Source {
     pub endpoint: Arc<Upstream>,
 }
 
-/// The factors of all signals as last known, in the order of their sources; `None` before the first sample.
-type Factors = Vec<Option<Factor>>;
+/// What is known of all signals, in the order of their sources.
+type Findings = Vec<Found>;
 
 /// The signals of each scale that limits follow.
 pub type Scales = BTreeMap<ScaleName, Vec<String>>;
 
-/// Polls `sources` and publishes the lowest factor of each of `scales` until `shutdown` stops.
+/// Takes part in polling `sources`, and publishes the lowest factor of each of `scales`, until `shutdown` drains: from then on
+/// another replica can.
 pub fn start(sources: Vec<Source>, scales: Scales, limiter: &Arc<Limiter>, metrics: &Metrics, shutdown: &Shutdown) {
-    let (sender, _) = watch::channel::<Factors>(vec![None; sources.len()]);
+    let (sender, _) = watch::channel::<Findings>(vec![Found::default(); sources.len()]);
     for (scale, signals) in scales {
         let members = signals.iter().filter_map(|name| sources.iter().position(|source| source.name == *name)).collect();
-        spawn(shutdown, follow(scale, members, sender.subscribe(), Arc::clone(limiter)));
+        let (following, stop) = (follow(scale, members, sender.subscribe(), Arc::clone(limiter)), shutdown.clone());
+        shutdown.spawn(async move {
+            tokio::select! {
+                () = following => {}
+                () = stop.draining() => {}
+            }
+        });
     }
+    let caller = fastrand::u64(..);
     for (position, source) in sources.into_iter().enumerate() {
-        let gauge = metrics.load_factor.get_or_create(&SignalLabels { signal: source.name.clone() }).clone();
+        let labels = SignalLabels { signal: source.name.clone() };
         let samples = SampleCounters::new(|result| {
             metrics.load_samples.get_or_create(&SampleLabels { signal: source.name.clone(), result }).clone()
         });
+        let gauge = metrics.load_factor.get_or_create(&labels).clone();
         let publish = publisher(position, source.name.clone(), sender.clone(), gauge);
-        spawn(shutdown, Signal { source, samples }.poll(publish));
+        let leader = metrics.load_leader.get_or_create(&labels).clone();
+        let mut member = Member::new(Signal { source, samples }, Arc::clone(limiter), leader, caller);
+        let stop = shutdown.clone();
+        shutdown.spawn(async move {
+            tokio::select! {
+                () = member.take_part(publish) => {}
+                () = stop.draining() => {}
+            }
+            member.leave().await;
+        });
     }
 }
 
-fn spawn(shutdown: &Shutdown, task: impl Future<Output = ()> + Send + 'static) {
-    let stop = shutdown.clone();
-    shutdown.spawn(async move {
-        tokio::select! {
-            () = task => {}
-            () = stop.stopped() => {}
-        }
-    });
-}
-
-/// Tells everyone who follows what a poll found; every poll is told, so that a store that lost its state learns it again.
-fn publisher(
-    position: usize,
-    signal: String,
-    sender: watch::Sender<Factors>,
-    gauge: FloatGauge,
-) -> impl Fn(Option<Factor>) + Send {
-    move |factor| {
-        let before = sender.borrow()[position];
-        if let Some(factor) = factor {
+/// Tells everyone who follows what is known; every look is told, so that a store that lost its state learns it again.
+fn publisher(position: usize, signal: String, sender: watch::Sender<Findings>, gauge: FloatGauge) -> impl Fn(Found) + Send {
+    move |found| {
+        let before = sender.borrow()[position].factor;
+        if let Some(factor) = found.factor {
             gauge.set(factor.as_f64());
             if before != Some(factor) {
                 info!(event = "load_factor", signal, factor = factor.as_f64(), "load factor changed");
             }
         }
-        sender.send_modify(|factors| factors[position] = factor);
+        sender.send_modify(|findings| findings[position] = found);
     }
 }
 
-/// Publishes the lowest factor of a set of signals whenever one of them was polled.
-async fn follow(scale: ScaleName, members: Vec<usize>, mut factors: watch::Receiver<Factors>, limiter: Arc<Limiter>) {
-    while factors.changed().await.is_ok() {
-        let lowest = members.iter().filter_map(|member| factors.borrow_and_update()[*member]).min();
-        if let Some(factor) = lowest {
-            limiter.publish(&scale, factor).await;
+/// Publishes the lowest factor of a set of signals, or adopts it, at each look at one of them.
+async fn follow(scale: ScaleName, members: Vec<usize>, mut findings: watch::Receiver<Findings>, limiter: Arc<Limiter>) {
+    // Sources are in the order of their names.
+    let Some(first) = members.iter().copied().min() else { return };
+    while findings.changed().await.is_ok() {
+        let (lowest, here) = {
+            let findings = findings.borrow_and_update();
+            (members.iter().filter_map(|member| findings[*member].factor).min(), findings[first].here)
+        };
+        match lowest {
+            Some(factor) if here => limiter.publish(&scale, factor).await,
+            Some(factor) => limiter.adopt(&scale, factor).await,
+            None => {}
         }
     }
 }

@@ -89,6 +89,8 @@ metrics! {
     whitelisted: Family<RouteLabels, Counter> = "whitelisted";
     /// Charges given back because the upstream refused, by route.
     refunds: Family<RouteLabels, Counter> = "refunds";
+    /// Pauses begun because the upstream asked for them, by route.
+    cooldowns: Family<RouteLabels, Counter> = "cooldowns";
     /// Time of one store operation.
     store_duration: Histogram = "store_duration" in Unit::Seconds, made by seconds();
     /// Whether the configured store decides (1) or its failure policy does (0).
@@ -101,6 +103,8 @@ metrics! {
     buckets: Gauge = "buckets";
     /// The factor by which a signal scales refill rates.
     load_factor: Family<SignalLabels, FloatGauge> = "load_factor";
+    /// Whether this replica polls a signal itself (1) or learns of it from another (0).
+    load_leader: Family<SignalLabels, Gauge> = "load_leader";
     /// Samples of a load signal, by result.
     load_samples: Family<SampleLabels, Counter> = "load_samples";
     /// Requests sent to an upstream, by how they ended.

@@ -18,11 +18,14 @@ use ipnet::IpNet;
 use super::{headers::X_FORWARDED_FOR, query, rejection::BadRequest};
 use crate::{
     config::{self, IdentitySource},
-    limiter::key::KeyHasher,
+    limiter::key::{KeyHasher, KeyParts},
 };
 
 /// The longest identity, in bytes.
 pub const MAX_IDENTITY_BYTES: usize = 128;
+
+/// The kind of an identity that nobody claimed.
+const ADDRESS: &str = "address";
 
 /// Who asks.
 #[derive(Debug, Clone, Copy)]
@@ -100,6 +103,23 @@ impl Identification {
     }
 }
 
+// === impl Client ===
+
+impl Client {
+    /// Adds what it is called to a key.
+    pub fn add_identity(&self, key: KeyParts) -> KeyParts {
+        key.part(self.identity.kind.as_bytes()).part(self.identity.text.as_bytes())
+    }
+
+    /// Adds the address that counts for limits to a key.
+    pub fn add_network(&self, key: KeyParts) -> KeyParts {
+        match self.network.addr() {
+            IpAddr::V4(address) => key.part(&address.octets()),
+            IpAddr::V6(address) => key.part(&address.octets()),
+        }
+    }
+}
+
 // === impl Identity ===
 
 impl Identity {
@@ -124,7 +144,12 @@ impl Identity {
         let whole = network.prefix_len() == network.max_prefix_len();
         // The longest address with its prefix has 43 bytes, so that neither of these can fail.
         let _ = if whole { write!(text, "{}", network.addr()) } else { write!(text, "{network}") };
-        Self { text, kind: "address" }
+        Self { text, kind: ADDRESS }
+    }
+
+    /// Whether the client named itself; otherwise it is its address.
+    pub fn is_claimed(&self) -> bool {
+        self.kind != ADDRESS
     }
 }
 
@@ -202,7 +227,13 @@ mod tests {
     const PEER: &str = "192.0.2.7";
 
     fn identify(sources: &[IdentitySource], uri: &str, headers: Fields<'_>) -> Result<String, BadRequest> {
-        let config = config::Identity { sources: sources.to_vec(), ipv6_prefix: 64, strip_query: false, hash_key: None };
+        let config = config::Identity {
+            sources: sources.to_vec(),
+            ipv6_prefix: 64,
+            strip_query: false,
+            new_per_address: None,
+            hash_key: None,
+        };
         let mut request = Request::builder().uri(uri);
         for (name, value) in headers {
             request = request.header(*name, HeaderValue::from_bytes(value).unwrap());

@@ -202,7 +202,7 @@ impl Rejection {
                 }
                 body = limited.body();
                 set_retry_after(headers, limited.retry_after);
-                limited.fields.apply(headers);
+                limited.fields.into_iter().for_each(|fields| fields.apply(headers));
             }
             Self::StoreUnavailable { retry_after } => set_retry_after(headers, retry_after_seconds(retry_after)),
             Self::BadRequest(_) | Self::Body(_) | Self::Upstream(UpstreamError::Request(_)) => close(headers),

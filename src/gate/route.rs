@@ -6,7 +6,6 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use arrayvec::ArrayVec;
 use hyper::{
     Method, StatusCode,
     http::{HeaderValue, request::Parts},
@@ -16,13 +15,15 @@ use tokio::time::Instant;
 
 use super::{
     call::Call,
-    client, path, query,
+    client,
+    guard::{Cooldown, Newcomers},
+    path, query,
     rejection::{BadRequest, Rejection},
 };
 use crate::{
-    config::{Dimension, MAX_LIMITS_PER_ROUTE},
+    config::Dimension,
     limiter::{
-        Charge, Limit,
+        Charge, Limit, Terms,
         key::{Key, KeyHasher},
     },
     upstream::Upstream,
@@ -36,6 +37,10 @@ pub struct Route {
     pub upstream: Arc<Upstream>,
     /// All must admit a request.
     pub limits: Vec<RouteLimit>,
+    /// Heeds an upstream that asks to be left alone; `None` where the route does not.
+    pub cooldown: Option<Cooldown>,
+    /// Counts new identities; `None` where nobody does.
+    pub newcomers: Option<Newcomers>,
     /// The `RateLimit-Policy` of its limits; `None` where it has none.
     pub policy: Option<HeaderValue>,
     /// What it counts.
@@ -164,35 +169,21 @@ impl Segment {
     }
 }
 
-// === impl Route ===
-
-impl Route {
-    /// What a call asks of each limit.
-    pub fn charges(
-        &self,
-        call: &Call,
-        hasher: &KeyHasher,
-    ) -> Result<ArrayVec<Charge<'_>, MAX_LIMITS_PER_ROUTE>, BadRequest> {
-        self.limits
-            .iter()
-            .map(|limit| Ok(Charge { limit: &limit.limit, key: limit.key(call, hasher)?, cost: limit.cost }))
-            .collect()
-    }
-}
-
 // === impl RouteLimit ===
 
 impl RouteLimit {
+    /// What a call asks of it.
+    pub fn charge(&self, call: &Call, hasher: &KeyHasher) -> Result<Charge<'_>, BadRequest> {
+        Ok(Charge { limit: &self.limit, key: self.key(call, hasher)?, cost: self.cost, terms: Terms::Take })
+    }
+
     fn key(&self, call: &Call, hasher: &KeyHasher) -> Result<Key, BadRequest> {
         let Call { request, client, route, captures, .. } = call;
         let mut key = hasher.start(&self.id);
         for dimension in &self.per {
             key = match dimension {
-                Dimension::Client => key.part(client.identity.kind.as_bytes()).part(client.identity.text.as_bytes()),
-                Dimension::Address => match client.network.addr() {
-                    std::net::IpAddr::V4(address) => key.part(&address.octets()),
-                    std::net::IpAddr::V6(address) => key.part(&address.octets()),
-                },
+                Dimension::Client => client.add_identity(key),
+                Dimension::Address => client.add_network(key),
                 Dimension::Route => key.part(route.name.as_bytes()),
                 Dimension::Path(name) => {
                     let captured = captures.iter().find(|(captured, _)| **captured == **name);

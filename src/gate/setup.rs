@@ -3,12 +3,14 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use hyper::header::HeaderName;
+use prometheus_client::metrics::counter::Counter;
 
 use super::{
     Counters, Gate, Stages,
     client::Identification,
     flood::Floods,
     forward::Forward,
+    guard::{Cooldown, Guard, Newcomers},
     quota,
     rejection::Code,
     route::{Entry, Pattern, Route, RouteCounters, RouteLimit, RouteTable},
@@ -87,7 +89,17 @@ fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metr
     let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, metrics)).collect();
     let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.token_bucket)));
     let counters = route_counters(&route.name, metrics);
-    let shared = Arc::new(Route { name: route.name.as_str().into(), upstream, limits, policy, counters });
+    let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, "refused", metrics) };
+    let newcomers = config.identity.new_per_address;
+    let newcomers = newcomers.and_then(|bucket| Newcomers::new(bucket, &route.limits, guard("new-identities")));
+    let cooldown = (route.cooldown != config::Cooldown::Off).then(|| Cooldown {
+        guard: guard("cooldown"),
+        whole_route: route.cooldown == config::Cooldown::Route,
+        id: format!("cooldown/{}", route.name),
+        begun: metrics.cooldowns.get_or_create(&RouteLabels { route: route.name.clone() }).clone(),
+    });
+    let name = route.name.as_str().into();
+    let shared = Arc::new(Route { name, upstream, limits, cooldown, newcomers, policy, counters });
     let entry = |path: &String| Entry {
         pattern: Pattern::new(path),
         host: route.host.clone(),
@@ -100,10 +112,6 @@ fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metr
 fn route_limit(config: &Config, route: &str, configured: &config::RouteLimit, metrics: &Metrics) -> RouteLimit {
     let config::RouteLimit { shared, limit, cost } = configured;
     let name = limit.name.as_str();
-    let decisions = |decision| {
-        let labels = DecisionLabels { route: route.to_owned(), limit: name.to_owned(), decision };
-        metrics.decisions.get_or_create(&labels).clone()
-    };
     let lowest = limit.scale_by.iter().filter_map(|signal| config.load.get(signal)).map(|load| load.min_refill_share).min();
     RouteLimit {
         name: name.into(),
@@ -115,9 +123,14 @@ fn route_limit(config: &Config, route: &str, configured: &config::RouteLimit, me
             slowest: lowest.unwrap_or(Factor::ONE).min(Factor::ONE),
         },
         cost: u64::from(*cost) * MICRO,
-        admitted: decisions("admitted"),
-        refused: decisions("refused"),
+        admitted: decisions(route, name, "admitted", metrics),
+        refused: decisions(route, name, "refused", metrics),
     }
+}
+
+fn decisions(route: &str, limit: &str, decision: &'static str, metrics: &Metrics) -> Counter {
+    let labels = DecisionLabels { route: route.to_owned(), limit: limit.to_owned(), decision };
+    metrics.decisions.get_or_create(&labels).clone()
 }
 
 fn route_counters(route: &str, metrics: &Metrics) -> RouteCounters {

@@ -1,21 +1,21 @@
 //! The limits: charges a request against all limits of its route at once, and refuses it where one lacks tokens.
 //!
 //! Promised: one question to the limiter a request; what an upstream's own 429 did not use is given back, and that answer
-//! passes as it came; every other answer says how much is left.
+//! passes as it came and begins the pause it asks for, where the route heeds it; every other answer says how much is left.
 
 use std::sync::Arc;
 
-use hyper::{HeaderMap, StatusCode, header::ACCEPT};
+use hyper::StatusCode;
 
 use super::{
     Outcome,
     call::Call,
+    question::Question,
     quota::QuotaFields,
     rejection::Rejection,
-    route::Route,
     stage::{Next, Stage},
 };
-use crate::limiter::{Decision, Limiter, Standing, key::KeyHasher};
+use crate::limiter::{Decision, Limiter, key::KeyHasher};
 
 /// Holds requests to the limits of their route.
 #[derive(Clone)]
@@ -29,12 +29,12 @@ pub struct Throttle {
 /// A refusal, with all that is said about it.
 #[derive(Debug)]
 pub struct Limited {
-    /// The limit to wait for.
+    /// The limit, or the guard, to wait for.
     pub limit: Arc<str>,
     /// Seconds after which the same request would pass, if nothing else came.
     pub retry_after: u64,
-    /// What is left.
-    pub fields: QuotaFields,
+    /// What is left of the quotas, where one of them refused.
+    pub fields: Option<QuotaFields>,
     /// Whether the client asked for an RFC 9457 document.
     pub problem_json: bool,
 }
@@ -42,47 +42,37 @@ pub struct Limited {
 impl Stage for Throttle {
     async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
-        if call.exempt || route.limits.is_empty() {
+        let question = Question::of(&route, &call, &self.hasher)?;
+        if question.charges().is_empty() {
             return next.call(call).await;
         }
-        let charges = route.charges(&call, &self.hasher)?;
-        let (receipt, standings) = match self.limiter.decide(&charges).await {
-            Decision::Admitted { receipt, standings } => (receipt, standings),
-            Decision::Refused { standings } => return Err(refuse(&route, &standings, call.request.headers())),
-            Decision::Unlimited => return next.call(call).await,
+        let admitted = match self.limiter.decide(question.charges()).await {
+            Decision::Admitted { receipt, standings } => Some((receipt, standings)),
+            Decision::Unlimited => None,
+            // Only a pause was asked about, and nobody knows of one.
+            Decision::Unavailable { .. } if call.exempt => None,
+            Decision::Refused { standings } => return Err(question.refused(&standings, call.request.headers())),
             Decision::Unavailable { retry_after } => return Err(Rejection::StoreUnavailable { retry_after }),
         };
-        for limit in &route.limits {
-            limit.admitted.inc();
+        if admitted.is_some() {
+            question.limits().iter().for_each(|limit| _ = limit.admitted.inc());
         }
         let mut response = next.call(call).await?;
         if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            self.limiter.refund(receipt, &charges).await;
-            route.counters.refunds.inc();
-        } else if let Some(fields) = QuotaFields::admitted(&route, &standings) {
+            if let Some((cooldown, key)) = question.cooldown() {
+                cooldown.begin(key, response.headers(), &self.limiter).await;
+            }
+            if let Some((receipt, _)) = admitted
+                && !question.limits().is_empty()
+            {
+                self.limiter.refund(receipt, question.refundable()).await;
+                route.counters.refunds.inc();
+            }
+        } else if let Some(fields) = admitted.and_then(|(_, standings)| question.fields(&standings)) {
             fields.apply(response.headers_mut());
         }
         Ok(response)
     }
-}
-
-fn refuse(route: &Route, standings: &[Standing], headers: &HeaderMap) -> Rejection {
-    for (limit, standing) in route.limits.iter().zip(standings) {
-        if standing.tokens < limit.cost {
-            limit.refused.inc();
-        }
-    }
-    let Some((tightest, fields)) = QuotaFields::refused(route, standings) else { return Rejection::NoRoute };
-    let problem_json = headers
-        .get_all(ACCEPT)
-        .iter()
-        .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
-    Rejection::Limited(Box::new(Limited {
-        limit: Arc::clone(&route.limits[tightest].name),
-        retry_after: fields.reset,
-        fields,
-        problem_json,
-    }))
 }
 
 // === impl Limited ===

@@ -60,7 +60,13 @@ impl Stage for ViolationLog {
         match &outcome {
             Err(Rejection::Limited(limited)) => {
                 self.local.inc();
-                self.tell(&seen, "local", &limited.limit, Some(limited.retry_after), Some(limited.fields.remaining));
+                self.tell(
+                    &seen,
+                    "local",
+                    &limited.limit,
+                    Some(limited.retry_after),
+                    limited.fields.as_ref().map(|fields| fields.remaining),
+                );
             }
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 self.upstream.inc();

@@ -21,12 +21,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::{
-    Charge, Limit, Standing, Store, StoreError, Verdict,
+    Charge, Limit, MAX_CHARGES, Standing, Store, StoreError, Terms, Verdict,
     bucket::{Level, MICRO},
     key::Key,
     scale::{ScaleName, Timeline, real_wait},
 };
-use crate::config::{Factor, MAX_LIMITS_PER_ROUTE};
+use crate::config::Factor;
+
+mod pause;
 
 /// The most shards: more than cores that would contend for one.
 const SHARDS_MAX: usize = 64;
@@ -67,7 +69,7 @@ struct Entry {
 }
 
 /// The shards of one decision, locked in rising order so that two decisions never wait for each other.
-type Locked<'a> = ArrayVec<(usize, MutexGuard<'a, Shard>), MAX_LIMITS_PER_ROUTE>;
+type Locked<'a> = ArrayVec<(usize, MutexGuard<'a, Shard>), MAX_CHARGES>;
 
 /// A bucket of one decision: settled, before its charge.
 struct Settled {
@@ -77,6 +79,10 @@ struct Settled {
     known: bool,
     level: Level,
     factor: Factor,
+    /// Whether the terms ask for the cost.
+    asked: bool,
+    /// Whether an admission takes the cost.
+    written: bool,
 }
 
 // === impl Memory ===
@@ -103,15 +109,20 @@ impl Memory {
     pub fn decide_at(&self, charges: &[Charge<'_>], now: u64) -> Result<Verdict, StoreError> {
         let mut locked = self.lock_all(charges)?;
         let settled = self.settle(&locked, charges, now);
-        let mut standings: ArrayVec<_, MAX_LIMITS_PER_ROUTE> =
+        let mut standings: ArrayVec<_, MAX_CHARGES> =
             settled.iter().map(|bucket| Standing { tokens: bucket.level.tokens, factor: bucket.factor }).collect();
-        let admitted = settled.iter().zip(charges).all(|(bucket, charge)| bucket.level.tokens >= charge.cost);
+        let admitted =
+            settled.iter().zip(charges).all(|(bucket, charge)| !bucket.asked || bucket.level.tokens >= charge.cost);
         if admitted {
             self.make_room(&mut locked, &settled, now)?;
             for ((bucket, charge), standing) in settled.iter().zip(charges).zip(&mut standings) {
-                standing.tokens -= charge.cost;
-                let level = Level { tokens: standing.tokens, at: bucket.level.at };
-                self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+                if bucket.written {
+                    let level = Level { tokens: bucket.level.tokens - charge.cost, at: bucket.level.at };
+                    self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+                    if charge.terms == Terms::Take {
+                        standing.tokens = level.tokens;
+                    }
+                }
             }
         }
         Ok(Verdict { admitted, standings })
@@ -151,11 +162,10 @@ impl Memory {
     }
 
     fn lock_all(&self, charges: &[Charge<'_>]) -> Result<Locked<'_>, StoreError> {
-        if charges.len() > MAX_LIMITS_PER_ROUTE {
+        if charges.len() > MAX_CHARGES {
             return Err(StoreError::Refused);
         }
-        let mut places: ArrayVec<usize, MAX_LIMITS_PER_ROUTE> =
-            charges.iter().map(|charge| self.shard_of(charge.key)).collect();
+        let mut places: ArrayVec<usize, MAX_CHARGES> = charges.iter().map(|charge| self.shard_of(charge.key)).collect();
         places.sort_unstable();
         let mut locked = Locked::new();
         for place in places {
@@ -166,7 +176,7 @@ impl Memory {
         Ok(locked)
     }
 
-    fn settle(&self, locked: &Locked<'_>, charges: &[Charge<'_>], now: u64) -> ArrayVec<Settled, MAX_LIMITS_PER_ROUTE> {
+    fn settle(&self, locked: &Locked<'_>, charges: &[Charge<'_>], now: u64) -> ArrayVec<Settled, MAX_CHARGES> {
         let settle = |charge: &Charge<'_>| {
             let (now, factor) = self.scaled(charge.limit, now);
             let shard = self.shard_of(charge.key);
@@ -174,9 +184,16 @@ impl Memory {
             let entry = locked[place].1.buckets.get(&charge.key);
             let bucket = charge.limit.bucket;
             let level = entry.map_or_else(|| bucket.full(now), |entry| bucket.settle(entry.level, now));
-            Settled { place, known: entry.is_some(), level, factor }
+            Settled { place, known: entry.is_some(), level, factor, asked: true, written: charge.terms != Terms::Need }
         };
-        charges.iter().map(settle).collect()
+        let mut settled: ArrayVec<_, MAX_CHARGES> = charges.iter().map(settle).collect();
+        for (place, charge) in charges.iter().enumerate() {
+            if let Terms::TakeIfNew(other) = charge.terms {
+                let is_new = settled.get(other).is_none_or(|other| !other.known);
+                (settled[place].asked, settled[place].written) = (is_new, is_new);
+            }
+        }
+        settled
     }
 
     /// The time and the factor a limit goes by.
@@ -188,7 +205,7 @@ impl Memory {
     /// Makes sure that every bucket of the decision has a place, before any is written.
     fn make_room(&self, locked: &mut Locked<'_>, settled: &[Settled], now: u64) -> Result<(), StoreError> {
         for (place, (_, shard)) in locked.iter_mut().enumerate() {
-            let new = settled.iter().filter(|bucket| bucket.place == place && !bucket.known).count();
+            let new = settled.iter().filter(|bucket| bucket.place == place && bucket.written && !bucket.known).count();
             if new > 0 && shard.buckets.len() + new > shard.sweep_at && now >= shard.sweep_after {
                 self.held.dec_by(i64::try_from(shard.sweep(now)).unwrap_or(i64::MAX));
             }

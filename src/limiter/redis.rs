@@ -6,24 +6,26 @@
 //!
 //! [`script`] is what is said, `session` one connection that says it, `link` what keeps one up.
 
-use std::{sync::Arc, sync::PoisonError};
+use std::sync::Arc;
 
 use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
 use tokio::sync::watch;
 
-use super::{Charge, Standings, Store, StoreError, Verdict, scale::ScaleName};
+use super::{Charge, MAX_CHARGES, Standings, Store, StoreError, Verdict, scale::ScaleName};
 use crate::{
-    config::{self, Factor, MAX_LIMITS_PER_ROUTE, Secret},
+    config::{self, Factor, Secret},
     metrics::Metrics,
     shutdown::Shutdown,
 };
 
+mod control;
+mod eviction;
 mod link;
 pub mod script;
 mod session;
 
 use link::{Link, LinkMetrics};
-use script::{Flow, KeySpace, Script};
+use script::{Change, Flow, KeySpace, Script};
 
 /// Buckets in Redis.
 pub struct Redis {
@@ -82,14 +84,14 @@ impl Store for Redis {
     }
 
     async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
-        self.link.factors.lock().unwrap_or_else(PoisonError::into_inner).insert(scale.clone(), factor);
-        self.link.publish(&*self.link.session()?, scale, factor).await
+        self.adopt(scale, factor);
+        self.link.publish(&*self.link.session()?, scale, factor, Change::Switch).await
     }
 }
 
-/// Refuses more charges than a route may have limits.
+/// Refuses more charges than a decision may have.
 fn bounded(charges: &[Charge<'_>]) -> Result<(), StoreError> {
-    if charges.len() > MAX_LIMITS_PER_ROUTE { Err(StoreError::Refused) } else { Ok(()) }
+    if charges.len() > MAX_CHARGES { Err(StoreError::Refused) } else { Ok(()) }
 }
 
 fn parse(url: &Secret) -> Result<ConnectionInfo, InvalidUrl> {

@@ -4,7 +4,7 @@ use crate::config::{self, Curve, Factor};
 
 /// What an endpoint said, checked: finite and in range.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Sample {
+pub struct Sample {
     /// Per cent, 0 to 100; `None` where the configuration does not look.
     pub cpu_utilization: Option<f64>,
     /// Entries, at least 0; `None` where the configuration does not look.
@@ -12,7 +12,7 @@ pub(super) struct Sample {
 }
 
 /// The factor for a sample: the lowest of all curves, and never below the configured share.
-pub(super) fn factor(config: &config::Load, sample: Sample) -> Factor {
+pub fn factor(config: &config::Load, sample: Sample) -> Factor {
     let cpu = sample.cpu_utilization.and_then(|load| at(&config.cpu_curve, load));
     let queue = sample.queue_depth.and_then(|load| at(&config.queue_curve, load));
     let lowest = [cpu, queue].into_iter().flatten().min_by(f64::total_cmp);

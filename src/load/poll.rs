@@ -1,16 +1,14 @@
 //! Polling one signal.
 //!
-//! Promised: a sample counts only if it is whole, in time and in range; anything else is refused, counted by cause, and the
-//! last good one stays until it is stale. An answer is read up to [`MAX_ANSWER_BYTES`].
-
-use std::time::Duration;
+//! Promised: a sample counts only if it is whole, in time and in range; anything else is refused and counted by cause. An
+//! answer is read up to [`MAX_ANSWER_BYTES`].
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::{Request, StatusCode, header::ACCEPT};
 use prometheus_client::metrics::counter::Counter;
 use serde::Deserialize;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{
@@ -59,34 +57,20 @@ struct Answer {
     queue_depth: Option<f64>,
 }
 
-/// The last good sample's factor, and how it ages.
-struct Known {
-    since: Instant,
-    factor: Option<Factor>,
-}
-
 // === impl Signal ===
 
 impl Signal {
-    /// Polls for ever; `publish` learns the factor in force after each poll, and when the last good sample grows stale.
-    pub(super) async fn poll(self, publish: impl Fn(Option<Factor>)) {
-        let config = &self.source.config;
-        let mut known = Known { since: Instant::now(), factor: None };
-        let mut next = Instant::now();
-        loop {
-            if next <= Instant::now() {
-                match timeout(config.timeout, self.sample()).await.unwrap_or(Err(Refused::Timeout)) {
-                    Ok(factor) => {
-                        self.samples.good.inc();
-                        known = Known { since: Instant::now(), factor: Some(factor) };
-                    }
-                    Err(refused) => self.refuse(refused),
-                }
-                next = Instant::now() + config.interval;
+    /// Takes one sample; `None` where it is refused, which is counted and logged.
+    pub(super) async fn sample_in_time(&self) -> Option<Factor> {
+        match timeout(self.source.config.timeout, self.sample()).await.unwrap_or(Err(Refused::Timeout)) {
+            Ok(factor) => {
+                self.samples.good.inc();
+                Some(factor)
             }
-            publish(known.factor_at(Instant::now(), config));
-            let stale = known.since + config.stale_after;
-            sleep_until(if stale > Instant::now() { next.min(stale) } else { next }).await;
+            Err(refused) => {
+                self.refuse(refused);
+                None
+            }
         }
     }
 
@@ -135,16 +119,6 @@ impl SampleCounters {
     }
 }
 
-// === impl Known ===
-
-impl Known {
-    /// The factor in force: the last good one, or the stale factor once that has aged; `None` before the first.
-    fn factor_at(&self, now: Instant, config: &config::Load) -> Option<Factor> {
-        let age: Duration = now.saturating_duration_since(self.since);
-        if age < config.stale_after { self.factor } else { Some(config.stale_factor.max(config.min_refill_share)) }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -185,22 +159,5 @@ mod tests {
         assert_eq!(parsed(&both, r#"{"cpu_utilization": 1, "queue_depth": 7}"#), Ok((Some(1.0), Some(7.0))));
         assert_eq!(parsed(&both, r#"{"cpu_utilization": 1}"#), Err(Refused::Invalid));
         assert_eq!(parsed(&both, r#"{"cpu_utilization": 1, "queue_depth": -1}"#), Err(Refused::Invalid));
-    }
-
-    #[test]
-    fn the_last_good_sample_stays_until_it_is_stale() {
-        let config = Config::default().load["backend"].clone();
-        let began = Instant::now();
-        let good = Factor::new(0.3).unwrap();
-        let cases = [
-            (Some(good), Duration::ZERO, Some(good)),
-            (Some(good), config.stale_after.saturating_sub(Duration::from_millis(1)), Some(good)),
-            (Some(good), config.stale_after, Some(config.stale_factor)),
-            (None, Duration::from_secs(1), None),
-            (None, config.stale_after, Some(config.stale_factor)),
-        ];
-        for (factor, age, expected) in cases {
-            assert_eq!(Known { since: began, factor }.factor_at(began + age, &config), expected, "{factor:?} after {age:?}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use cxgate::config::{Config, Dimension, Endpoint, Limit, Rate, RouteLimit, Secret, TokenBucket, Trusted};
+use cxgate::config::{Config, Dimension, Endpoint, Factor, Limit, Rate, RouteLimit, Secret, TokenBucket, Trusted};
 use http_body_util::Full;
 use hyper::Response;
 use tokio::{task::JoinSet, time::Instant};
@@ -246,6 +246,7 @@ async fn a_bad_sample_leaves_the_last_good_one_in_force_until_it_is_stale() {
         backend.endpoint = Some(Endpoint { origin: origin(endpoint.address), path_and_query: "/".into() });
         backend.interval = Duration::from_millis(20);
         backend.stale_after = Duration::from_millis(600);
+        backend.max_rise_per_second = Factor::new(100.0).unwrap();
     });
     let factor = async || gate.metric(r#"cxgate_load_factor{signal="backend"}"#).await;
     let refused = async || gate.count(r#"cxgate_load_samples_total{signal="backend",result="invalid"}"#).await;

@@ -5,14 +5,15 @@
 
 use std::collections::HashMap;
 
+use arrayvec::ArrayVec;
 use cxgate::{
     config::{Factor, Secret},
     limiter::{
-        Charge, Limit, Standing, Verdict,
+        Charge, Limit, Standing, Terms, Verdict,
         bucket::{Bucket, Level, MICRO},
         key::{Key, KeyHasher},
         memory::Memory,
-        redis::script::{self, Flow, KeySpace, Script},
+        redis::script::{self, Change, Flow, KeySpace, Script},
         retry_after_seconds,
         scale::{ScaleName, Timeline},
     },
@@ -22,6 +23,7 @@ use redis::{Cmd, aio::MultiplexedConnection};
 
 use crate::support::redis_server::RedisServer;
 
+mod terms;
 mod traces;
 
 /// A moment of the present century, in microseconds.
@@ -32,6 +34,7 @@ trait Subject {
     async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict;
     async fn refund(&mut self, charges: &[Charge<'_>], now: u64);
     async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64);
+    async fn pause(&mut self, charge: &Charge<'_>, now: u64);
 }
 
 /// The pure arithmetic, and nothing else.
@@ -64,18 +67,26 @@ impl Specification {
 impl Subject for Specification {
     async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
         let settled: Vec<_> = charges.iter().map(|charge| self.settle(charge, now)).collect();
-        let charged: Option<Vec<_>> = settled
-            .iter()
-            .zip(charges)
-            .map(|((level, _), charge)| charge.limit.bucket.charge(*level, charge.cost))
-            .collect();
-        for (charge, level) in charges.iter().zip(charged.iter().flatten()) {
-            self.levels.insert(charge.key, *level);
+        let asked = |charge: &Charge<'_>| match charge.terms {
+            Terms::TakeIfNew(other) => !self.levels.contains_key(&charges[other].key),
+            Terms::Take | Terms::Need => true,
+        };
+        let asked: Vec<bool> = charges.iter().map(asked).collect();
+        let mut verdict = Verdict { admitted: true, standings: ArrayVec::new() };
+        for (place, (level, factor)) in settled.iter().enumerate() {
+            verdict.admitted &= !asked[place] || charges[place].cost <= level.tokens;
+            verdict.standings.push(Standing { tokens: level.tokens, factor: *factor });
         }
-        let admitted = charged.is_some();
-        let levels = charged.unwrap_or_else(|| settled.iter().map(|(level, _)| *level).collect());
-        let standing = |(level, (_, factor)): (&Level, &(Level, Factor))| Standing { tokens: level.tokens, factor: *factor };
-        Verdict { admitted, standings: levels.iter().zip(&settled).map(standing).collect() }
+        for (place, charge) in charges.iter().enumerate().filter(|_| verdict.admitted) {
+            if asked[place] && charge.terms != Terms::Need {
+                let level = charge.limit.bucket.charge(settled[place].0, charge.cost).unwrap();
+                self.levels.insert(charge.key, level);
+                if charge.terms == Terms::Take {
+                    verdict.standings[place].tokens = level.tokens;
+                }
+            }
+        }
+        verdict
     }
 
     async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
@@ -92,6 +103,14 @@ impl Subject for Specification {
         let timeline = self.timelines.entry(scale.clone()).or_insert(Timeline::REAL);
         *timeline = timeline.switch(now, factor);
     }
+
+    async fn pause(&mut self, charge: &Charge<'_>, now: u64) {
+        let (level, _) = self.settle(charge, now);
+        let most = charge.limit.bucket.capacity.saturating_sub(charge.cost);
+        if level.tokens > most {
+            self.levels.insert(charge.key, Level { tokens: most, ..level });
+        }
+    }
 }
 
 // === impl Memory ===
@@ -107,6 +126,10 @@ impl Subject for Memory {
 
     async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
         self.publish_at(scale, factor, now);
+    }
+
+    async fn pause(&mut self, charge: &Charge<'_>, now: u64) {
+        self.pause_at(charge, now).unwrap();
     }
 }
 
@@ -152,7 +175,12 @@ impl Subject for Scripted {
     }
 
     async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
-        let command = self.keys.publish(self.digest(Script::Publish), scale, factor);
+        let command = self.keys.publish(self.digest(Script::Publish), scale, factor, Change::Switch);
+        self.call(command, now).await;
+    }
+
+    async fn pause(&mut self, charge: &Charge<'_>, now: u64) {
+        let command = self.keys.pause(self.digest(Script::Pause), charge);
         self.call(command, now).await;
     }
 }
@@ -178,7 +206,7 @@ fn guest() -> Limit {
 
 /// What a refused request asks to learn what is there without taking it.
 async fn tokens(subject: &mut impl Subject, limit: &Limit, key: Key, now: u64) -> u64 {
-    let verdict = subject.decide(&[Charge { limit, key, cost: limit.bucket.capacity + 1 }], now).await;
+    let verdict = subject.decide(&[Charge { limit, key, cost: limit.bucket.capacity + 1, terms: Terms::Take }], now).await;
     assert!(!verdict.admitted);
     verdict.standings[0].tokens
 }
@@ -191,12 +219,16 @@ async fn keeps_the_contract(subject: &mut impl Subject) {
     refunds_give_back_and_no_more(subject).await;
     a_clock_that_steps_back_mints_nothing(subject).await;
     a_scaled_clock_that_stepped_back_runs_on_with_the_next_publication(subject).await;
+    terms::keeps_its_terms(subject).await;
 }
 
 async fn refusals_cost_nothing_anywhere(subject: &mut impl Subject) {
     let (wide, narrow) = (guest(), Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, ..guest() });
     let (first, second) = (client("wide"), client("narrow"));
-    let both = [Charge { limit: &wide, key: first, cost: 3 * MICRO }, Charge { limit: &narrow, key: second, cost: MICRO }];
+    let both = [
+        Charge { limit: &wide, key: first, cost: 3 * MICRO, terms: Terms::Take },
+        Charge { limit: &narrow, key: second, cost: MICRO, terms: Terms::Take },
+    ];
     assert!(subject.decide(&both, BEGIN).await.admitted);
     for _ in 0..5 {
         let verdict = subject.decide(&both, BEGIN).await;
@@ -208,7 +240,7 @@ async fn refusals_cost_nothing_anywhere(subject: &mut impl Subject) {
 
 async fn retry_after_is_exact(subject: &mut impl Subject) {
     let limit = guest();
-    let charge = [Charge { limit: &limit, key: client("exact"), cost: 3 * MICRO }];
+    let charge = [Charge { limit: &limit, key: client("exact"), cost: 3 * MICRO, terms: Terms::Take }];
     let mut admitted = 0;
     let refused = loop {
         let verdict = subject.decide(&charge, BEGIN).await;
@@ -228,7 +260,7 @@ async fn a_rate_cut_gives_no_more_than_the_new_rate(subject: &mut impl Subject) 
     let limit = guest();
     let scale = limit.scale.clone().unwrap();
     let key = client("cut");
-    assert!(subject.decide(&[Charge { limit: &limit, key, cost: 10 * MICRO }], BEGIN).await.admitted);
+    assert!(subject.decide(&[Charge { limit: &limit, key, cost: 10 * MICRO, terms: Terms::Take }], BEGIN).await.admitted);
     subject.publish(&scale, factor(0.05), BEGIN).await;
     // The key's lifetime would be 6 s at the old rate.
     for seconds in [6, 18] {
@@ -242,7 +274,7 @@ async fn a_rate_cut_gives_no_more_than_the_new_rate(subject: &mut impl Subject) 
 async fn refunds_give_back_and_no_more(subject: &mut impl Subject) {
     let limit = guest();
     let now = BEGIN + 30 * MICRO;
-    let charge = [Charge { limit: &limit, key: client("refund"), cost: 4 * MICRO }];
+    let charge = [Charge { limit: &limit, key: client("refund"), cost: 4 * MICRO, terms: Terms::Take }];
     subject.refund(&charge, now).await;
     assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 10 * MICRO);
     subject.decide(&charge, now).await;
@@ -255,7 +287,7 @@ async fn refunds_give_back_and_no_more(subject: &mut impl Subject) {
 
 async fn a_clock_that_steps_back_mints_nothing(subject: &mut impl Subject) {
     let limit = Limit { scale: None, ..guest() };
-    let charge = [Charge { limit: &limit, key: client("back"), cost: 10 * MICRO }];
+    let charge = [Charge { limit: &limit, key: client("back"), cost: 10 * MICRO, terms: Terms::Take }];
     assert!(subject.decide(&charge, BEGIN + 100 * MICRO).await.admitted);
     for now in [BEGIN, BEGIN + 99 * MICRO, BEGIN + 100 * MICRO] {
         assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 0);
@@ -266,7 +298,7 @@ async fn a_clock_that_steps_back_mints_nothing(subject: &mut impl Subject) {
 async fn a_scaled_clock_that_stepped_back_runs_on_with_the_next_publication(subject: &mut impl Subject) {
     let limit = guest();
     let (scale, half, now) = (limit.scale.clone().unwrap(), factor(0.5), BEGIN + 200 * MICRO);
-    let charge = [Charge { limit: &limit, key: client("scaled back"), cost: 10 * MICRO }];
+    let charge = [Charge { limit: &limit, key: client("scaled back"), cost: 10 * MICRO, terms: Terms::Take }];
     subject.publish(&scale, half, now).await;
     assert!(subject.decide(&charge, now).await.admitted);
     assert_eq!(tokens(subject, &limit, charge[0].key, now - 50 * MICRO).await, 0);
@@ -294,7 +326,7 @@ async fn a_key_lives_as_long_as_its_bucket_may_need_at_the_slowest() {
     let server = RedisServer::start();
     let mut redis = Scripted::new(&server).await;
     let limit = guest();
-    let charge = [Charge { limit: &limit, key: client("lifetime"), cost: 5 * MICRO }];
+    let charge = [Charge { limit: &limit, key: client("lifetime"), cost: 5 * MICRO, terms: Terms::Take }];
     // Five tokens at a tenth of a token a second.
     redis.decide(&charge, BEGIN).await;
     assert!((45_000..52_000).contains(&redis.lifetime_ms(charge[0].key).await));
@@ -313,7 +345,7 @@ async fn what_is_no_bucket_is_a_full_one_and_is_replaced() {
     let server = RedisServer::start();
     let mut redis = Scripted::new(&server).await;
     let limit = guest();
-    let charge = [Charge { limit: &limit, key: client("spoiled"), cost: MICRO }];
+    let charge = [Charge { limit: &limit, key: client("spoiled"), cost: MICRO, terms: Terms::Take }];
     let name = format!("test:1:{}", String::from_utf8(charge[0].key.text().to_vec()).unwrap());
     for spoil in [
         redis::cmd("HSET").arg(&name).arg("a").arg("b").take(),

@@ -12,7 +12,7 @@ use std::{
 use cxgate::{
     config::{self, Factor, OnFailure},
     limiter::{
-        Charge, Decision, Limit, Limiter, Status,
+        Charge, Decision, Limit, Limiter, Status, Terms,
         bucket::{Bucket, MICRO},
         key::{Key, KeyHasher},
         redis::script::{Flow, KeySpace, Script},
@@ -61,7 +61,8 @@ async fn flood(limiter: &Arc<Limiter>, limit: &Limit, time: Duration) -> (u64, D
         callers.spawn(async move {
             let mut admitted = 0;
             loop {
-                let decision = limiter.decide(&[Charge { limit: &limit, key: key("client"), cost: MICRO }]).await;
+                let decision =
+                    limiter.decide(&[Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }]).await;
                 match decision {
                     Decision::Admitted { .. } => admitted += 1,
                     Decision::Refused { .. } => {}
@@ -126,7 +127,7 @@ async fn a_refund_goes_to_the_store_that_charged() {
     rig.until(true).await;
     for limiter in [&embedded(), &rig.limiter] {
         let limit = Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, scale: None, slowest: Factor::ONE };
-        let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO }];
+        let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
         for _ in 0..3 {
             let Decision::Admitted { receipt, .. } = limiter.decide(&charge).await else { panic!("one fits") };
             assert!(matches!(limiter.decide(&charge).await, Decision::Refused { .. }));
@@ -150,7 +151,7 @@ async fn every_key_has_a_lifetime() {
             .filter(|_| fastrand::bool())
             .map(|(number, limit)| {
                 let key = hasher.start(&number.to_string()).part(&[fastrand::u8(0..20)]).finish();
-                Charge { limit, key, cost: fastrand::u64(1..=limit.bucket.capacity) }
+                Charge { limit, key, cost: fastrand::u64(1..=limit.bucket.capacity), terms: Terms::Take }
             })
             .collect();
         match rig.limiter.decide(&charges).await {
@@ -187,7 +188,7 @@ async fn a_client_costs_redis_little_memory() {
         let source = Script::Charge.source();
         redis::cmd("SCRIPT").arg("LOAD").arg(source).query_async(&mut server.client().await).await.unwrap()
     };
-    let charge = |key: Key| Charge { limit: &limit, key, cost: MICRO };
+    let charge = |key: Key| Charge { limit: &limit, key, cost: MICRO, terms: Terms::Take };
     let mut client = server.client().await;
     for thousand in 0..CLIENTS / 1000 {
         let mut pipeline = redis::pipe();

@@ -4,9 +4,9 @@
 use std::{ops::AsyncFnOnce, time::Duration};
 
 use cxgate::{
-    config::{Factor, MAX_LIMITS_PER_ROUTE, OnFailure},
+    config::{Factor, OnFailure},
     limiter::{
-        Charge, Decision, Limit, Limiter, Status,
+        Charge, Decision, Limit, Limiter, MAX_CHARGES, Status, Terms,
         bucket::{Bucket, MICRO},
         scale::ScaleName,
     },
@@ -29,7 +29,7 @@ fn limit() -> Limit {
 /// Asks for one token; the answer must come in time.
 async fn ask(limiter: &Limiter, limit: &Limit, name: &str) -> Decision {
     let begin = Instant::now();
-    let decision = limiter.decide(&[Charge { limit, key: key(name), cost: MICRO }]).await;
+    let decision = limiter.decide(&[Charge { limit, key: key(name), cost: MICRO, terms: Terms::Take }]).await;
     assert!(begin.elapsed() < DEADLINE + SLACK, "took {:?}", begin.elapsed());
     decision
 }
@@ -254,7 +254,7 @@ async fn each_policy_answers_in_its_own_way() {
     server.restart();
     local.until(true).await;
     assert!(is_admitted(&ask(&local.limiter, &two, "client").await));
-    local.limiter.refund(receipt, &[Charge { limit: &two, key: key("client"), cost: MICRO }]).await;
+    local.limiter.refund(receipt, &[Charge { limit: &two, key: key("client"), cost: MICRO, terms: Terms::Take }]).await;
     assert!(is_admitted(&ask(&local.limiter, &two, "client").await));
     assert!(matches!(ask(&local.limiter, &two, "client").await, Decision::Refused { .. }));
     local.stop().await;
@@ -292,7 +292,7 @@ async fn callers_that_went_away_get_nobody_else_into_their_place() {
         let limiter = rig.limiter.clone();
         callers.spawn(async move {
             let (limit, key) = (own(number), key(&format!("gone {number}")));
-            limiter.decide(&[Charge { limit: &limit, key, cost: MICRO }]).await
+            limiter.decide(&[Charge { limit: &limit, key, cost: MICRO, terms: Terms::Take }]).await
         });
     }
     // All are on their way when they are dropped: the paused Redis has answered none of them.
@@ -305,7 +305,7 @@ async fn callers_that_went_away_get_nobody_else_into_their_place() {
         let limiter = rig.limiter.clone();
         callers.spawn(async move {
             let (limit, key) = (own(number), key(&format!("here {number}")));
-            (number, limiter.decide(&[Charge { limit: &limit, key, cost: MICRO }]).await)
+            (number, limiter.decide(&[Charge { limit: &limit, key, cost: MICRO, terms: Terms::Take }]).await)
         });
     }
     for (number, decision) in callers.join_all().await {
@@ -321,7 +321,7 @@ async fn failures_are_counted_by_cause() {
     let mut server = RedisServer::start();
     let rig = Rig::up(&server, OnFailure::Deny).await;
     let limit = limit();
-    let too_many = [Charge { limit: &limit, key: key("client"), cost: MICRO }; MAX_LIMITS_PER_ROUTE + 1];
+    let too_many = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }; MAX_CHARGES + 1];
     assert!(is_unavailable(&rig.limiter.decide(&too_many).await));
     assert_eq!(rig.failures("refused"), 1);
     server.freeze();

@@ -13,6 +13,7 @@ mod configuration;
 mod daemon;
 mod demo;
 mod deploy;
+mod fleet_control;
 mod gate_answers;
 mod gate_forwarding;
 mod gate_limits;

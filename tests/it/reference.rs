@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
-use cxgate::config::Endpoint;
+use cxgate::config::{Cooldown, Endpoint};
 
 use crate::support::{
     http::get,
@@ -47,6 +47,7 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
     let gate = TestGate::start(upstream.address, |config| {
         let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
         config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
+        config.routes[0].cooldown = Cooldown::Route;
     });
     let exported = get(gate.admin, "/metrics", &[]).await;
     let samples: BTreeSet<&str> = exported.text().lines().filter_map(|line| line.split(['{', ' ']).next()).collect();

@@ -5,6 +5,7 @@ use hyper::http::HeaderName;
 use super::{
     Reader,
     kind::{boolean, integer, network, parsed},
+    routes::token_bucket,
 };
 use crate::config::{Identity, IdentitySource, Trusted};
 
@@ -25,6 +26,7 @@ pub(super) fn identity(table: &mut Reader<'_, '_>) -> Identity {
         sources,
         ipv6_prefix: table.or("ipv6_prefix", 64, integer(32..=128)),
         strip_query: table.or("strip_query", false, boolean),
+        new_per_address: table.has("new_per_address").then(|| table.table("new_per_address", token_bucket)),
         hash_key: table.secret("hash_key", "at least one character", |key| !key.is_empty()),
     }
 }

@@ -136,6 +136,12 @@ pub(super) fn factor(range: RangeInclusive<f64>) -> impl Fn(&Value) -> Result<Fa
     }
 }
 
+/// A part of a whole.
+pub(super) fn share(value: &Value) -> Result<f64, String> {
+    let range = 0.0..=1.0;
+    number(value).filter(|number| range.contains(number)).ok_or_else(|| format!("a number {}", bounds(&range)))
+}
+
 /// A refill rate, in tokens a second.
 pub(super) fn rate(value: &Value) -> Result<Rate, String> {
     let range = 0.000_001..=1_000_000.0;

@@ -6,7 +6,7 @@ use config::{Value, ValueKind};
 
 use super::{
     Reader,
-    kind::{duration, endpoint, factor, number, text},
+    kind::{duration, endpoint, factor, number, share, text},
 };
 use crate::config::{Curve, Factor, Load, environment::json_list, report::variable_at};
 
@@ -25,6 +25,8 @@ pub(super) fn load(table: &mut Reader<'_, '_>) -> Load {
         stale_after: table.or("stale_after", Duration::from_mins(1), duration(AGE)),
         stale_factor: table.or("stale_factor", Factor::ONE, factor(0.000_001..=100.0)),
         min_refill_share: table.or("min_refill_share", Factor::from_millionths(50_000), factor(0.000_001..=1.0)),
+        hysteresis: table.or("hysteresis", 0.05, share),
+        max_rise_per_second: table.or("max_rise_per_second", Factor::from_millionths(100_000), factor(0.000_001..=100.0)),
     }
 }
 

@@ -7,14 +7,17 @@ use hyper::Method;
 
 use super::{
     Reader,
-    kind::{integer, name, parsed, rate, reference, text},
+    kind::{choice, integer, name, parsed, rate, reference, text},
 };
 use crate::config::{
-    Dimension, Limit, Load, Rate, Route, RouteLimit, TokenBucket, Upstream, dimension::is_parameter, url::parse_host,
+    Cooldown, Dimension, Limit, Load, Rate, Route, RouteLimit, TokenBucket, Upstream, dimension::is_parameter,
+    url::parse_host,
 };
 
 /// The most tokens a bucket can hold.
 const MAX_CAPACITY: u32 = 1_000_000;
+
+const COOLDOWNS: [(&str, Cooldown); 3] = [("off", Cooldown::Off), ("client", Cooldown::Client), ("route", Cooldown::Route)];
 
 pub(super) fn route(
     table: &mut Reader<'_, '_>,
@@ -28,6 +31,7 @@ pub(super) fn route(
         upstream: table.required("upstream", String::new(), reference("upstreams", upstreams)),
         methods: table.list("methods", Vec::new(), parsed("a method in capitals, other than CONNECT and TRACE", method)),
         host: table.optional("host", parsed("a host without scheme and port", parse_host)),
+        cooldown: table.or("cooldown", Cooldown::Off, choice(&COOLDOWNS)),
         limits: table.tables("limits", |limit| route_limit(limit, load, limits)),
     }
 }
@@ -56,7 +60,7 @@ pub(super) fn limit(table: &mut Reader<'_, '_>, name: String, load: &BTreeMap<St
     }
 }
 
-fn token_bucket(table: &mut Reader<'_, '_>) -> TokenBucket {
+pub(super) fn token_bucket(table: &mut Reader<'_, '_>) -> TokenBucket {
     let TokenBucket { capacity, refill_per_second } = unlimited();
     TokenBucket {
         capacity: table.required("capacity", capacity, integer(1..=MAX_CAPACITY.into())),

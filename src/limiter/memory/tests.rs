@@ -12,7 +12,7 @@ fn key(number: u64) -> Key {
 }
 
 fn charge(limit: &Limit, number: u64, tokens: u64) -> Charge<'_> {
-    Charge { limit, key: key(number), cost: tokens * MICRO }
+    Charge { limit, key: key(number), cost: tokens * MICRO, terms: Terms::Take }
 }
 
 fn tokens(memory: &Memory, limit: &Limit, number: u64, now: u64) -> u64 {
@@ -98,7 +98,7 @@ fn buckets_never_outnumber_the_room_there_is() {
 fn more_limits_than_a_route_may_have_are_refused() {
     let memory = Memory::new(1000, Gauge::default());
     let limit = limit(10, 1);
-    let charges: Vec<_> = (0..=MAX_LIMITS_PER_ROUTE as u64).map(|number| charge(&limit, number, 1)).collect();
+    let charges: Vec<_> = (0..=MAX_CHARGES as u64).map(|number| charge(&limit, number, 1)).collect();
     assert_eq!(memory.decide_at(&charges, 0), Err(StoreError::Refused));
 }
 

@@ -20,13 +20,13 @@ use tokio::{
 };
 
 use super::{
-    script::{self, Flow, KeySpace, Script},
+    script::{self, Change, Flow, KeySpace, Script},
     session::{Driver, End, Session},
 };
 use crate::{
     config::Factor,
     limiter::{
-        Charge, Limit, StoreError, Verdict,
+        Charge, Limit, StoreError, Terms, Verdict,
         bucket::{Bucket, MICRO},
         key::Key,
         scale::ScaleName,
@@ -57,7 +57,7 @@ pub(super) struct Link {
     pub(super) info: ConnectionInfo,
     pub(super) keys: KeySpace,
     pub(super) deadline: Duration,
-    /// The factors published last; a Redis that lost its state gets them before it decides anything.
+    /// The factors in force; a Redis that lost its state gets them before it decides anything.
     pub(super) factors: Mutex<BTreeMap<ScaleName, Factor>>,
     pub(super) metrics: LinkMetrics,
     session: ArcSwapOption<Session>,
@@ -152,7 +152,7 @@ impl Link {
 
     /// Resolves when the session has ended.
     async fn watch(&self, session: &Session, mut driver: Driver) -> End {
-        // Once more, for a factor that was published while there was no session to publish it to.
+        // Once more, for a factor that came into force while there was no session to restore it by.
         let probing = async {
             self.publish_all(session).await;
             let mut probes = interval_at(Instant::now() + PROBE_INTERVAL, PROBE_INTERVAL);
@@ -171,21 +171,27 @@ impl Link {
     }
 
     async fn probe(&self, session: &Session) -> Result<Verdict, StoreError> {
-        let charge = [Charge { limit: &PROBE, key: Key::PROBE, cost: MICRO }];
+        let charge = [Charge { limit: &PROBE, key: Key::PROBE, cost: MICRO, terms: Terms::Take }];
         let make = |digest: &str| self.keys.charge(digest, Flow::Take, &charge);
         session.call(Script::Charge, make, |reply| script::verdict(reply, &charge)).await
     }
 
-    /// Publishes the factors in force. A failure counts against the session.
+    /// Restores the factors in force where Redis has none. A failure counts against the session.
     async fn publish_all(&self, session: &Session) {
         let factors = self.factors.lock().unwrap_or_else(PoisonError::into_inner).clone();
         for (scale, factor) in factors {
-            let _ = self.publish(session, &scale, factor).await;
+            let _ = self.publish(session, &scale, factor, Change::Restore).await;
         }
     }
 
-    pub(super) async fn publish(&self, session: &Session, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
-        session.call(Script::Publish, |digest| self.keys.publish(digest, scale, factor), |_| Some(())).await
+    pub(super) async fn publish(
+        &self,
+        session: &Session,
+        scale: &ScaleName,
+        factor: Factor,
+        change: Change,
+    ) -> Result<(), StoreError> {
+        session.call(Script::Publish, |digest| self.keys.publish(digest, scale, factor, change), |_| Some(())).await
     }
 }
 

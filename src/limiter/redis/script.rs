@@ -4,9 +4,11 @@ use arrayvec::ArrayVec;
 use redis::{Cmd, Value};
 
 use crate::{
-    config::{Factor, MAX_LIMITS_PER_ROUTE},
-    limiter::{Charge, Limit, Standing, Verdict, bucket::MICRO, scale::ScaleName},
+    config::Factor,
+    limiter::{Charge, Limit, MAX_CHARGES, Standing, Terms, Verdict, bucket::MICRO, scale::ScaleName},
 };
+
+pub mod control;
 
 /// Stands behind the prefix of every key: what is stored under another version is never read.
 const SCHEMA_VERSION: u8 = 1;
@@ -16,7 +18,10 @@ const SCHEMA_VERSION: u8 = 1;
 const RECORD_LIFETIME: u64 = 30 * 24 * 3600 * 1000;
 
 /// The bytes that [`argument`] makes of a charge.
-const ARGUMENT_LENGTH: usize = 22;
+const ARGUMENT_LENGTH: usize = 23;
+
+/// Stands for [`Terms::Need`] in an argument: more than there are charges.
+const NEED: u64 = 255;
 
 /// The highest cost an argument can carry. It is above every capacity, so cutting a cost to it admits nobody.
 const COST_MAX: u64 = (1 << 47) - 1;
@@ -28,6 +33,10 @@ pub enum Script {
     Charge,
     /// [`Store::publish`](crate::limiter::Store::publish)
     Publish,
+    /// [`Limiter::lead`](crate::limiter::Limiter::lead)
+    Lease,
+    /// [`Limiter::pause`](crate::limiter::Limiter::pause)
+    Pause,
 }
 
 /// Which way tokens go.
@@ -39,6 +48,15 @@ pub enum Flow {
     Give,
 }
 
+/// What a publication does to a record that is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It switches the clock to another factor.
+    Switch,
+    /// Nothing: the record is only written where there is none.
+    Restore,
+}
+
 /// The part of every key that comes before the bucket or the scale.
 #[derive(Debug, Clone)]
 pub struct KeySpace(Vec<u8>);
@@ -47,13 +65,15 @@ pub struct KeySpace(Vec<u8>);
 
 impl Script {
     /// Every script.
-    pub const ALL: [Self; 2] = [Self::Charge, Self::Publish];
+    pub const ALL: [Self; 4] = [Self::Charge, Self::Publish, Self::Lease, Self::Pause];
 
     /// Its source.
     pub fn source(self) -> &'static str {
         match self {
             Self::Charge => include_str!("../../../lua/charge.lua"),
             Self::Publish => include_str!("../../../lua/publish.lua"),
+            Self::Lease => include_str!("../../../lua/lease.lua"),
+            Self::Pause => include_str!("../../../lua/pause.lua"),
         }
     }
 }
@@ -68,8 +88,8 @@ impl KeySpace {
 
     /// Calls [`Script::Charge`], whose digest is `digest`.
     pub fn charge(&self, digest: &str, flow: Flow, charges: &[Charge<'_>]) -> Cmd {
-        let mut scales = ArrayVec::<&ScaleName, MAX_LIMITS_PER_ROUTE>::new();
-        let mut arguments = ArrayVec::<[u8; ARGUMENT_LENGTH], MAX_LIMITS_PER_ROUTE>::new();
+        let mut scales = ArrayVec::<&ScaleName, MAX_CHARGES>::new();
+        let mut arguments = ArrayVec::<[u8; ARGUMENT_LENGTH], MAX_CHARGES>::new();
         for charge in charges {
             let scale = charge.limit.scale.as_ref().map_or(0, |wanted| {
                 let known = scales.iter().position(|scale| *scale == wanted).unwrap_or_else(|| {
@@ -100,11 +120,12 @@ impl KeySpace {
     }
 
     /// Calls [`Script::Publish`], whose digest is `digest`.
-    pub fn publish(&self, digest: &str, scale: &ScaleName, factor: Factor) -> Cmd {
+    pub fn publish(&self, digest: &str, scale: &ScaleName, factor: Factor, change: Change) -> Cmd {
         let mut command = Cmd::new();
         let mut key = Vec::new();
         self.write_scale(&mut key, scale);
         command.arg("EVALSHA").arg(digest).arg(1).arg(&key[..]).arg(factor.millionths()).arg(RECORD_LIFETIME);
+        command.arg(u8::from(change == Change::Restore));
         command
     }
 
@@ -125,6 +146,11 @@ impl KeySpace {
 fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> [u8; ARGUMENT_LENGTH] {
     let Limit { bucket, slowest, .. } = charge.limit;
     let cost = charge.cost.min(COST_MAX);
+    let terms = match charge.terms {
+        Terms::Take => 0,
+        Terms::TakeIfNew(place) => place as u64 + 1,
+        Terms::Need => NEED,
+    };
     let fields = [
         (if flow == Flow::Take { cost } else { cost.wrapping_neg() }, 6),
         (bucket.capacity, 5),
@@ -132,6 +158,7 @@ fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> [u8; ARGUMENT_LENG
         (bucket.rate % MICRO, 3),
         (u64::from(slowest.millionths()), 4),
         (scale as u64, 1),
+        (terms, 1),
     ];
     let mut bytes = [0; ARGUMENT_LENGTH];
     let mut rest = &mut bytes[..];
@@ -153,7 +180,7 @@ pub fn verdict(reply: &Value, charges: &[Charge<'_>]) -> Option<Verdict> {
     }
     let standing = |(pair, charge): (&[Value], &Charge<'_>)| {
         let [Value::Int(tokens), Value::Int(factor)] = pair else { return None };
-        let taken = if admitted { charge.cost } else { 0 };
+        let taken = if admitted && charge.terms == Terms::Take { charge.cost } else { 0 };
         let tokens = u64::try_from(*tokens).ok()?.checked_sub(taken)?;
         let factor = Factor::new(f64::from(u32::try_from(*factor).ok()?) / 1e6)?;
         Some(Standing { tokens, factor })
@@ -176,7 +203,12 @@ mod tests {
     #[test]
     fn an_answer_is_read_and_anything_else_is_none() {
         let limit = LIMIT;
-        let charges = [Charge { limit: &limit, key: KeyHasher::new(None, "test").start("limit").finish(), cost: 3 }];
+        let charges = [Charge {
+            limit: &limit,
+            key: KeyHasher::new(None, "test").start("limit").finish(),
+            cost: 3,
+            terms: Terms::Take,
+        }];
         let table = [
             (integers(&[1, 10, 500_000]), Some((true, 7, 0.5))),
             (integers(&[0, 2, 1_000_000]), Some((false, 2, 1.0))),
@@ -202,7 +234,12 @@ mod tests {
     #[test]
     fn a_cost_beyond_all_capacities_is_cut_and_not_turned_round() {
         let limit = LIMIT;
-        let charge = Charge { limit: &limit, key: KeyHasher::new(None, "test").start("limit").finish(), cost: u64::MAX };
+        let charge = Charge {
+            limit: &limit,
+            key: KeyHasher::new(None, "test").start("limit").finish(),
+            cost: u64::MAX,
+            terms: Terms::Take,
+        };
         assert_eq!(argument(&charge, Flow::Take, 0)[..6], [0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
     }
 }

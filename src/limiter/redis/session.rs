@@ -26,7 +26,7 @@ use tokio::{
 };
 use tokio_util::task::AbortOnDropHandle;
 
-use super::script::Script;
+use super::{eviction, script::Script};
 use crate::limiter::StoreError;
 
 /// Calls in a row without a verdict that end a session. One may be bad luck; three are not worth a fourth's waiting.
@@ -95,6 +95,7 @@ impl Session {
             MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await.map_err(End::connect)?;
         let driver = AbortOnDropHandle::new(tokio::spawn(driver));
         let digests = Digests::load(&mut connection).await?;
+        eviction::warn_of(&mut connection).await;
         let session = Self {
             connection,
             digests,

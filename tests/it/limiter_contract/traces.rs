@@ -9,9 +9,10 @@ const LIMITS: usize = 5;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Decide(Vec<(usize, u64)>),
+    Decide(Vec<(usize, u64)>, Option<Terms>),
     Refund(Vec<(usize, u64)>),
     Publish(usize, Factor),
+    Pause(u64),
 }
 
 /// Limits, then steps with the change of the clock before each, in microseconds.
@@ -41,6 +42,11 @@ fn any_charges() -> impl Strategy<Value = Vec<(usize, u64)>> {
         .prop_map(|(limits, costs)| limits.into_iter().zip(costs).collect())
 }
 
+/// The terms of the last of several charges, where they are not the usual ones.
+fn any_terms() -> impl Strategy<Value = Option<Terms>> {
+    prop_oneof![2 => Just(None), 1 => Just(Some(Terms::Need)), 1 => Just(Some(Terms::TakeIfNew(0)))]
+}
+
 fn any_step() -> impl Strategy<Value = (i64, Step)> {
     let pause = prop_oneof![
         3 => Just(0),
@@ -50,15 +56,21 @@ fn any_step() -> impl Strategy<Value = (i64, Step)> {
         1 => -10_000_000..0_i64,
     ];
     let step = prop_oneof![
-        6 => any_charges().prop_map(Step::Decide),
+        6 => (any_charges(), any_terms()).prop_map(|(charges, last)| Step::Decide(charges, last)),
         1 => any_charges().prop_map(Step::Refund),
+        1 => (5..=100_u64).prop_map(Step::Pause),
         1 => (1..3_usize, any_factor()).prop_map(|(scale, factor)| Step::Publish(scale, factor)),
     ];
     (pause, step)
 }
 
+/// The last of the limits is the one that is paused: it gains a micro-token a microsecond.
 fn any_trace() -> impl Strategy<Value = Trace> {
-    (prop::collection::vec(any_limit(), LIMITS), prop::collection::vec(any_step(), 1..60))
+    let limits = prop::collection::vec(any_limit(), LIMITS - 1).prop_map(|mut limits| {
+        limits.push(Limit { bucket: Bucket { capacity: 600 * MICRO, rate: MICRO }, scale: None, slowest: Factor::ONE });
+        limits
+    });
+    (limits, prop::collection::vec(any_step(), 1..60))
 }
 
 /// What a subject answers to a trace.
@@ -66,21 +78,25 @@ async fn answers(subject: &mut impl Subject, (limits, steps): &Trace) -> Vec<Ver
     let charge = |&(limit, percent): &(usize, u64)| {
         let limit = &limits[limit];
         let cost = (limit.bucket.capacity * percent).div_ceil(100);
-        Charge { limit, key: client(&format!("{:p}", std::ptr::from_ref(limit))), cost }
+        Charge { limit, key: client(&format!("{:p}", std::ptr::from_ref(limit))), cost, terms: Terms::Take }
     };
     let mut now = BEGIN;
     let mut verdicts = Vec::new();
     for (pause, step) in steps {
         now = now.saturating_add_signed(*pause);
         match step {
-            Step::Decide(charges) => {
-                let charges: Vec<_> = charges.iter().map(charge).collect();
+            Step::Decide(charges, last) => {
+                let mut charges: Vec<_> = charges.iter().map(charge).collect();
+                if let ([_, .., charge], Some(terms)) = (&mut charges[..], last) {
+                    charge.terms = *terms;
+                }
                 verdicts.push(subject.decide(&charges, now).await);
             }
             Step::Refund(charges) => {
                 let charges: Vec<_> = charges.iter().map(charge).collect();
                 subject.refund(&charges, now).await;
             }
+            Step::Pause(percent) => subject.pause(&charge(&(LIMITS - 1, *percent)), now).await,
             Step::Publish(scale, factor) => {
                 subject.publish(scales()[*scale].as_ref().unwrap(), *factor, now).await;
             }

@@ -1,0 +1,115 @@
+//! What one request asks of the limiter, and what a refusal means: the limits of its route, then the guards beside them.
+
+use std::{sync::Arc, time::Duration};
+
+use arrayvec::ArrayVec;
+use hyper::{HeaderMap, header::ACCEPT};
+
+use super::{
+    call::Call,
+    guard::{Cooldown, Guard},
+    quota::QuotaFields,
+    rejection::{BadRequest, Rejection},
+    route::{Route, RouteLimit},
+    throttle::Limited,
+};
+use crate::limiter::{
+    Charge, MAX_CHARGES, Standing, Terms,
+    key::{Key, KeyHasher},
+    retry_after_seconds,
+};
+
+/// What one request asks.
+pub struct Question<'a> {
+    route: &'a Route,
+    /// One for each of [`limits`](Self::limits), then one for each of the guards.
+    charges: ArrayVec<Charge<'a>, MAX_CHARGES>,
+    /// None where the client is exempt.
+    limits: &'a [RouteLimit],
+    guards: ArrayVec<&'a Guard, 2>,
+    cooldown: Option<(&'a Cooldown, Key)>,
+}
+
+impl<'a> Question<'a> {
+    /// The question of a call on `route`. A trusted client bypasses limits, but not its upstream's wish to be left alone.
+    pub fn of(route: &'a Route, call: &Call, hasher: &KeyHasher) -> Result<Self, BadRequest> {
+        let limits = if call.exempt { &[][..] } else { &route.limits[..] };
+        let mut charges = limits.iter().map(|limit| limit.charge(call, hasher)).collect::<Result<ArrayVec<_, _>, _>>()?;
+        let mut guards = ArrayVec::new();
+        let newcomers = route.newcomers.as_ref().filter(|_| !call.exempt);
+        if let Some((newcomers, charge)) = newcomers.and_then(|guard| Some((guard, guard.charge(&call.client, hasher)?))) {
+            charges.push(charge);
+            guards.push(&newcomers.guard);
+        }
+        let cooldown = route.cooldown.as_ref().map(|cooldown| (cooldown, cooldown.key(&call.client, hasher)));
+        if let Some((cooldown, key)) = cooldown {
+            charges.push(cooldown.charge(key, &call.client, hasher));
+            guards.push(&cooldown.guard);
+        }
+        Ok(Self { route, charges, limits, guards, cooldown })
+    }
+
+    /// All that is asked; nothing where nothing limits the request.
+    pub fn charges(&self) -> &[Charge<'a>] {
+        &self.charges
+    }
+
+    /// What an admission took from the limits, and what is given back where the request came to nothing.
+    pub fn refundable(&self) -> &[Charge<'a>] {
+        &self.charges[..self.limits.len()]
+    }
+
+    /// The limits that are asked.
+    pub fn limits(&self) -> &'a [RouteLimit] {
+        self.limits
+    }
+
+    /// What is to be paused where the upstream refuses.
+    pub fn cooldown(&self) -> Option<(&'a Cooldown, Key)> {
+        self.cooldown
+    }
+
+    /// What is left after an admission.
+    pub fn fields(&self, standings: &[Standing]) -> Option<QuotaFields> {
+        if self.limits.is_empty() { None } else { QuotaFields::admitted(self.route, standings) }
+    }
+
+    /// Counts a refusal and says what to wait for: the limit or the guard that takes longest.
+    pub fn refused(&self, standings: &[Standing], headers: &HeaderMap) -> Rejection {
+        for (limit, standing) in self.limits.iter().zip(standings) {
+            if standing.tokens < limit.cost {
+                limit.refused.inc();
+            }
+        }
+        let limits = self.limits.len();
+        let waits: ArrayVec<Duration, MAX_CHARGES> =
+            (0..self.charges.len()).map(|place| self.wait(place, standings)).collect();
+        let refusing = self.guards.iter().zip(&waits[limits..]).filter(|(_, wait)| !wait.is_zero());
+        refusing.clone().for_each(|(guard, _)| _ = guard.refused.inc());
+        let longest = waits[..limits].iter().max().copied().unwrap_or_default();
+        let (limit, retry_after, fields) = match refusing.max_by_key(|(_, wait)| **wait) {
+            Some((guard, wait)) if *wait >= longest => (&guard.name, retry_after_seconds(*wait), None),
+            _ => {
+                let Some((tightest, fields)) = QuotaFields::refused(self.route, standings) else {
+                    return Rejection::NoRoute;
+                };
+                (&self.route.limits[tightest].name, fields.reset, Some(fields))
+            }
+        };
+        let problem_json = headers
+            .get_all(ACCEPT)
+            .iter()
+            .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
+        Rejection::Limited(Box::new(Limited { limit: Arc::clone(limit), retry_after, fields, problem_json }))
+    }
+
+    /// How long a charge would have to wait. An identity whose bucket lacks anything is certainly not new.
+    fn wait(&self, place: usize, standings: &[Standing]) -> Duration {
+        let charge = &self.charges[place];
+        let is_asked = match charge.terms {
+            Terms::TakeIfNew(other) => standings[other].tokens >= self.charges[other].limit.bucket.capacity,
+            Terms::Take | Terms::Need => true,
+        };
+        if is_asked { charge.limit.wait(&standings[place], charge.cost) } else { Duration::ZERO }
+    }
+}
