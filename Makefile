@@ -21,8 +21,8 @@ run: ## Run the proxy with ./config/cxgate.toml
 demo: ## Show what it does, with nothing else installed
 	cargo run --release --locked -- demo
 
-test: ## Run every test; installs redis-server first where it is missing
-	@.ci/redis-server
+test: ## Run every test; installs redis-server and chromium first where missing
+	@.ci/test-dependencies
 	@mkdir -p target
 	@set -o pipefail; code=0; \
 	{ cargo test --locked --all-targets --no-fail-fast && cargo test --locked --doc; } | tee target/test.log || code=$$?; \

@@ -110,7 +110,7 @@ impl App {
             let response = operators.handle(peer, &request);
             async { response }
         };
-        let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, ..Caps::from(&config.listen) };
+        let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, proxies: Vec::new(), ..Caps::from(&config.listen) };
         background.spawn(serve(admin, caps, answer, ListenerMetrics::new(&metrics, "admin"), background.clone()));
 
         let neighbours = Neighbours { limiter, upstreams, floods: Arc::clone(&floods), shutdown: shutdown.clone() };

@@ -68,8 +68,10 @@ pub struct Config {
 pub struct Listen {
     /// Address and port; port 0 takes a free one.
     pub address: SocketAddr,
-    /// Peers whose `X-Forwarded-For` is believed.
+    /// Peers whose `X-Forwarded-For`, `Forwarded` and PROXY protocol are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether connections from `trusted_proxies` begin with a PROXY protocol header; then each of them must.
+    pub proxy_protocol: bool,
     /// Open client connections; beyond it, accepting pauses.
     pub max_connections: usize,
     /// Longest wait for a whole request head, from its first byte (or from the accept) to its last.
@@ -258,6 +260,12 @@ pub struct Route {
     pub host: Option<String>,
     /// Who pauses when the upstream answers 429.
     pub cooldown: Cooldown,
+    /// Which pages of other origins may read its answers; `None` leaves that to the upstream.
+    #[serde(serialize_with = "value::optional")]
+    pub cors: Option<Cors>,
+    /// What a WebSocket may carry; `None` relays whatever a connection switches to.
+    #[serde(serialize_with = "value::optional")]
+    pub websocket: Option<WebSocket>,
     /// All must admit a request; at most [`MAX_LIMITS_PER_ROUTE`].
     pub limits: Vec<RouteLimit>,
 }
@@ -272,6 +280,37 @@ pub enum Cooldown {
     Client,
     /// The whole route.
     Route,
+}
+
+/// `[routes.cors]`: which pages of other origins may read our answers (Fetch standard, CORS protocol).
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Cors {
+    /// Each as a browser writes it in `Origin`, or `*` alone for all; not empty.
+    pub origins: Vec<String>,
+    /// Whether requests may carry cookies and credentials; not together with `*`.
+    pub credentials: bool,
+    /// How long a browser may remember the answer to a preflight.
+    #[serde(serialize_with = "value::duration")]
+    pub max_age: Duration,
+}
+
+/// `[routes.websocket]`: what a client may do over its sockets.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct WebSocket {
+    /// Sockets one client may have open at once, in each replica (1 to 100000).
+    pub sockets: u32,
+    /// What the messages of one client are charged to, over all its sockets and replicas.
+    pub messages: TokenBucket,
+    /// Tokens of a text message by its `action` or `eventType` (1 to the capacity); others cost 1.
+    pub costs: BTreeMap<String, u32>,
+    /// Longest time one message is held back before the socket is closed with 1008.
+    #[serde(serialize_with = "value::duration")]
+    pub max_pause: Duration,
+    /// Longest time in which nothing moves, heartbeats included.
+    #[serde(serialize_with = "value::duration")]
+    pub idle_timeout: Duration,
+    /// Whether each message is decided by itself; otherwise a busy socket reserves a few tokens ahead.
+    pub exact: bool,
 }
 
 /// `[[routes.limits]]`: a limit as one route applies it.

@@ -5,15 +5,17 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
-use hyper::{Method, Request, header::HOST, http::request::Parts};
+use hyper::{Method, Request, header::HOST};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::time::Instant;
 use tower::ServiceBuilder;
 
 pub mod call;
 pub mod client;
+pub mod cors;
 pub mod flood;
 pub mod forward;
+pub mod forwarded;
 pub mod guard;
 pub mod headers;
 mod path;
@@ -28,18 +30,21 @@ pub mod stage;
 pub mod throttle;
 pub mod tunnel;
 pub mod violation;
+pub mod websocket;
 pub mod whitelist;
 
 use call::{Call, RequestId};
 use client::Identification;
+use cors::{Grant, Preflights};
 use forward::Forward;
 use headers::X_REQUEST_ID;
 use rejection::{BadRequest, Rejection};
 use response::{InFlight, Response};
-use route::{RouteCounters, RouteTable};
+use route::{Captures, Route, RouteCounters, RouteTable};
 use stage::{Next, Then, stage};
 use throttle::Throttle;
 use violation::ViolationLog;
+use websocket::Sockets;
 use whitelist::Whitelist;
 
 use crate::body::RequestBody;
@@ -48,7 +53,7 @@ use crate::body::RequestBody;
 pub type Outcome = Result<Response, Rejection>;
 
 /// The stages, as types, in the order in which a request meets them.
-type Stack = Then<ViolationLog, Then<Whitelist, Then<Throttle, Forward>>>;
+type Stack = Then<ViolationLog, Then<Preflights, Then<Whitelist, Then<Sockets, Then<Throttle, Forward>>>>>;
 
 /// Decides about requests and forwards those that may pass. Cheap to clone.
 #[derive(Clone)]
@@ -75,8 +80,12 @@ pub struct Counters {
 pub struct Stages {
     /// Tells of refusals.
     pub violation_log: ViolationLog,
+    /// Answers preflights, or exempts them from limits.
+    pub preflights: Preflights,
     /// Exempts trusted clients.
     pub whitelist: Whitelist,
+    /// Holds clients to their sockets.
+    pub sockets: Sockets,
     /// Holds requests to their limits.
     pub throttle: Throttle,
     /// Sends them upstream.
@@ -86,11 +95,14 @@ pub struct Stages {
 impl Gate {
     /// Joins the parts; [`setup`] makes them from configuration.
     pub fn new(identification: Identification, routes: RouteTable, stages: Stages, counters: Counters) -> Self {
-        // The violation log is outermost, so that it sees every refusal; the whitelist stands before the throttle, whose
-        // tokens trusted clients do not use; only what the throttle admits is forwarded.
+        // The violation log is outermost, so that it sees every refusal; preflights come next, because they are no one's
+        // requests; the whitelist stands before sockets and throttle, whose places and tokens trusted clients do not use; a
+        // socket too many is refused before it is charged; only what the throttle admits is forwarded.
         let stack = ServiceBuilder::new()
             .layer(stage(stages.violation_log))
+            .layer(stage(stages.preflights))
             .layer(stage(stages.whitelist))
+            .layer(stage(stages.sockets))
             .layer(stage(stages.throttle))
             .service(stages.forward);
         Self(Arc::new(Inner { identification, routes, stack, counters }))
@@ -103,14 +115,20 @@ impl Gate {
         let in_flight = InFlight::new(&inner.counters.in_flight);
         let request_id = RequestId::from_headers(request.headers());
 
-        let (route, outcome) = match inner.admit(peer, request, request_id, received) {
-            Ok(call) => (Some(Arc::clone(&call.route)), inner.stack.call(call).await),
+        let found = inner.find(&request);
+        let grant = found.as_ref().ok().and_then(|(route, _)| route.cors.as_ref()?.grant(request.headers()));
+        let (route, outcome) = match found {
+            Ok((route, captures)) => {
+                let call = inner.admit(peer, request, request_id, received, (Arc::clone(&route), captures));
+                let outcome = match call {
+                    Ok(call) => inner.stack.call(call).await,
+                    Err(reason) => Err(reason.into()),
+                };
+                (Some(route), outcome)
+            }
             Err(rejection) => (None, Err(rejection)),
         };
-        let mut response = outcome.unwrap_or_else(|rejection| {
-            inner.counters.rejections[rejection.code() as usize].inc();
-            rejection.into_response()
-        });
+        let mut response = inner.say(outcome, grant);
 
         let counters = route.as_ref().map_or(&inner.counters.without_route, |route| &route.counters);
         counters.answered(response.status(), received);
@@ -121,30 +139,55 @@ impl Gate {
 }
 
 impl Inner {
-    /// Finds out who asks and by which route.
+    /// Finds out by which route a request goes.
+    fn find(&self, request: &Request<RequestBody>) -> Result<(Arc<Route>, Captures), Rejection> {
+        let host = host(request)?;
+        if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
+            return Err(Rejection::MethodNotAllowed { allowed: Vec::new() });
+        }
+        self.routes.find(request, host)
+    }
+
+    /// Finds out who asks.
     fn admit(
         &self,
         peer: SocketAddr,
         request: Request<RequestBody>,
         request_id: RequestId,
         received: Instant,
-    ) -> Result<Box<Call>, Rejection> {
+        (route, captures): (Arc<Route>, Captures),
+    ) -> Result<Box<Call>, BadRequest> {
         let (head, body) = request.into_parts();
-        let host = host(&head)?;
-        if matches!(head.method, Method::CONNECT | Method::TRACE) {
-            return Err(Rejection::MethodNotAllowed { allowed: Vec::new() });
-        }
-        let (route, captures) = self.routes.find(&head, host)?;
         let client = self.identification.client(peer.ip(), &head)?;
         let request = Request::from_parts(head, body);
-        Ok(Box::new(Call { request, client, route, captures, request_id, received, exempt: false }))
+        Ok(Box::new(Call { request, client, route, captures, request_id, received, exempt: false, socket: None }))
+    }
+
+    /// The answer that an outcome becomes, readable by the page that asked where it may be.
+    fn say(&self, outcome: Outcome, grant: Option<Grant>) -> Response {
+        match outcome {
+            Ok(mut response) => {
+                if grant.is_some() {
+                    cors::expose(response.headers_mut());
+                }
+                response
+            }
+            Err(rejection) => {
+                self.counters.rejections[rejection.code() as usize].inc();
+                let mut response = rejection.into_response();
+                if let Some(grant) = grant {
+                    grant.permit(response.headers_mut());
+                }
+                response
+            }
+        }
     }
 }
 
 /// The host a request is for, without its port: the one valid `Host` field, which an absolute target must not contradict
 /// (RFC 9112, section 3.2).
-fn host(head: &Parts) -> Result<&str, BadRequest> {
-    let mut hosts = head.headers.get_all(HOST).iter();
+fn host<B>(request: &Request<B>) -> Result<&str, BadRequest> {
+    let mut hosts = request.headers().get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(BadRequest::HostInvalid) };
     let host = host.to_str().map_err(|_| BadRequest::HostInvalid)?;
     let (name, port) = match host.rsplit_once(':') {
@@ -154,7 +197,7 @@ fn host(head: &Parts) -> Result<&str, BadRequest> {
     let bracketed = name.starts_with('[') && name.ends_with(']');
     let allowed =
         |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (bracketed && b"[]:".contains(&byte));
-    let contradicted = head.uri.authority().is_some_and(|target| !target.as_str().eq_ignore_ascii_case(host));
+    let contradicted = request.uri().authority().is_some_and(|target| !target.as_str().eq_ignore_ascii_case(host));
     if name.is_empty() || contradicted || !name.bytes().all(allowed) || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(BadRequest::HostInvalid);
     }
@@ -182,7 +225,7 @@ mod tests {
         ];
         for (target, hosts, expected) in cases {
             let request = hosts.iter().fold(Request::builder().uri(target), |request, host| request.header(HOST, *host));
-            assert_eq!(host(&request.body(()).unwrap().into_parts().0), expected, "{target} {hosts:?}");
+            assert_eq!(host(&request.body(()).unwrap()), expected, "{target} {hosts:?}");
         }
     }
 }

@@ -91,6 +91,14 @@ metrics! {
     refunds: Family<RouteLabels, Counter> = "refunds";
     /// Pauses begun because the upstream asked for them, by route.
     cooldowns: Family<RouteLabels, Counter> = "cooldowns";
+    /// Preflights that were answered here, by route.
+    preflights: Family<RouteLabels, Counter> = "preflights";
+    /// Open WebSockets of routes that have a gate for them, by route.
+    websockets: Family<RouteLabels, Gauge> = "websockets";
+    /// WebSocket messages of clients, by route and outcome.
+    websocket_messages: Family<MessageLabels, Counter> = "websocket_messages";
+    /// WebSockets that cxgate closed itself, by route and close code.
+    websocket_closes: Family<CloseLabels, Counter> = "websocket_closes";
     /// Time of one store operation.
     store_duration: Histogram = "store_duration" in Unit::Seconds, made by seconds();
     /// Whether the configured store decides (1) or its failure policy does (0).
@@ -159,6 +167,24 @@ pub struct DecisionLabels {
     pub limit: String,
     /// `admitted` or `refused`.
     pub decision: &'static str,
+}
+
+/// Labels of a WebSocket message.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct MessageLabels {
+    /// The route's name.
+    pub route: String,
+    /// `admitted`, `paced` (admitted after a pause) or `refused`.
+    pub decision: &'static str,
+}
+
+/// Labels of the end of a WebSocket.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CloseLabels {
+    /// The route's name.
+    pub route: String,
+    /// `1001`, `1002`, `1008` or `1013`.
+    pub code: u16,
 }
 
 /// Labels of a refusal.

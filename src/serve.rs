@@ -13,6 +13,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 use bytes::Bytes;
 use http_body::Body;
 use hyper::{Request, Response};
+use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
     net::{TcpListener, TcpSocket},
@@ -31,6 +32,7 @@ mod connection;
 mod exchange;
 mod panics;
 mod progress;
+mod proxy_protocol;
 mod refusal;
 mod socket;
 
@@ -61,6 +63,8 @@ pub struct Caps {
     /// Largest request body in bytes: 413 before the handler runs where the length is announced, else
     /// [`Fault::TooLarge`](crate::body::Fault) in the middle of it.
     pub max_body_bytes: u64,
+    /// Peers whose connections begin with a PROXY protocol header, within `header_timeout`; others have none to send.
+    pub proxies: Vec<IpNet>,
 }
 
 /// A bound listening socket.
@@ -95,8 +99,13 @@ where
             match listener.0.accept().await {
                 Ok((stream, peer)) => {
                     backoff = Backoff::default();
-                    let socket = Socket::new(stream, metrics.take(place));
-                    let connection = connection::run(socket, peer, Arc::clone(&exchanges), shutdown.clone());
+                    let mut socket = Socket::new(stream, metrics.take(place));
+                    let (exchanges, ends) = (Arc::clone(&exchanges), shutdown.clone());
+                    let connection = async move {
+                        if let Some(peer) = proxy_protocol::client(&mut socket.stream, peer, &exchanges.caps, &ends).await {
+                            connection::run(socket, peer, exchanges, ends).await;
+                        }
+                    };
                     shutdown.spawn(catch_panic(connection, metrics.panics.clone()));
                 }
                 Err(error) => {
@@ -131,6 +140,7 @@ impl From<&config::Listen> for Caps {
             idle_timeout: listen.idle_timeout,
             max_header_bytes: listen.max_header_bytes,
             max_body_bytes: listen.max_body_bytes,
+            proxies: if listen.proxy_protocol { listen.trusted_proxies.clone() } else { Vec::new() },
         }
     }
 }

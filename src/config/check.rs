@@ -17,6 +17,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
             );
         }
         check_limits(&key, route, report);
+        check_pauses(&key, route, report);
         check_paths(&key, route, &config.routes[..index], report);
     }
 }
@@ -30,7 +31,9 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     let stale = config.load.iter().filter(|(_, load)| load.stale_after < load.interval);
     let stale =
         stale.map(|(name, _)| format!("load.{name}: stale_after is shorter than interval, so samples expire between polls"));
-    open.chain(stale).collect()
+    let unheard = config.listen.proxy_protocol && config.listen.trusted_proxies.is_empty();
+    let unheard = unheard.then(|| "listen: proxy_protocol does nothing while trusted_proxies is empty".to_owned());
+    open.chain(stale).chain(unheard).collect()
 }
 
 fn check_addresses(config: &Config, report: &mut Report<'_>) {
@@ -76,6 +79,15 @@ fn check_limits(key: &str, route: &Route, report: &mut Report<'_>) {
     }
     if route.limits.len() > MAX_LIMITS_PER_ROUTE {
         report.wrong(&format!("{key}.limits"), None, format!("expected at most {MAX_LIMITS_PER_ROUTE} limits"));
+    }
+}
+
+/// A pause is silence too.
+fn check_pauses(key: &str, route: &Route, report: &mut Report<'_>) {
+    if let Some(websocket) = &route.websocket
+        && websocket.idle_timeout <= websocket.max_pause
+    {
+        report.wrong(&format!("{key}.websocket.idle_timeout"), None, "expected longer than max_pause");
     }
 }
 

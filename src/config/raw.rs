@@ -16,6 +16,7 @@ use super::{
     secret,
 };
 
+mod guests;
 mod identity;
 mod kind;
 mod listen;
@@ -198,6 +199,24 @@ impl<'e> Reader<'_, 'e> {
     fn table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Reader<'_, 'e>) -> T) -> T {
         let value = self.take(key).unwrap_or_else(empty);
         Reader::read(self.key_of(key), value, self.report, read)
+    }
+
+    /// The table `[key]`, if there is one.
+    fn optional_table<T>(&mut self, key: &'static str, read: impl FnOnce(&mut Reader<'_, 'e>) -> T) -> Option<T> {
+        let value = self.take_value(key)?;
+        Some(Reader::read(self.key_of(key), value, self.report, read))
+    }
+
+    /// Every entry of a table whose keys are free to choose; entries that cannot be read are left out.
+    fn every<T>(&mut self, kind: impl Fn(&Value) -> Result<T, String>) -> BTreeMap<String, T> {
+        let mut entries: Vec<_> = std::mem::take(&mut self.entries).into_iter().collect();
+        entries.sort_by(|(one, _), (other, _)| one.cmp(other));
+        let read_one = |(name, value): (String, Value)| {
+            let key = self.key_of(&quoted(&name));
+            self.report.asked(&key, value.origin());
+            Some((name, self.checked(&key, &value, &kind)?))
+        };
+        entries.into_iter().filter_map(read_one).collect()
     }
 
     /// The tables `[[key]]`.

@@ -6,7 +6,7 @@ use arrayvec::ArrayString;
 use hyper::{HeaderMap, Request, http::HeaderValue};
 use tokio::time::Instant;
 
-use super::{client::Client, headers::X_REQUEST_ID, route::Route};
+use super::{client::Client, headers::X_REQUEST_ID, route::Route, websocket::Opening};
 use crate::body::RequestBody;
 
 /// A request on its way through the stages. It is handed from stage to stage in a box: each stage's future would otherwise
@@ -26,6 +26,8 @@ pub struct Call {
     pub received: Instant,
     /// Whether limits do not apply.
     pub exempt: bool,
+    /// The WebSocket it asks for, where its route has a gate for them.
+    pub socket: Option<Box<Opening>>,
 }
 
 /// Tells one request from every other, in answers, logs and upstream: the caller's own `X-Request-Id` where that is one

@@ -17,6 +17,7 @@ use super::{
     response::{Response, ResponseBody},
     stage::Next,
     tunnel::Tunnels,
+    websocket::Opening,
 };
 use crate::{
     body::RequestBody,
@@ -36,7 +37,7 @@ pub struct Forward {
 
 impl Next for Forward {
     async fn call(&self, call: Box<Call>) -> Outcome {
-        let Call { mut request, client, route, request_id, .. } = *call;
+        let Call { mut request, client, route, request_id, socket, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -50,7 +51,9 @@ impl Next for Forward {
         }
 
         match route.upstream.send(request).await {
-            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => self.switch_protocols(answer, client_side),
+            Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
+                self.switch_protocols(answer, client_side, socket)
+            }
             Ok(answer) => {
                 let mut response = answer.map(ResponseBody::upstream);
                 clean(&mut response);
@@ -84,11 +87,18 @@ impl Forward {
         &self,
         mut answer: hyper::Response<upstream::ResponseBody>,
         client_side: Option<OnUpgrade>,
+        socket: Option<Box<Opening>>,
     ) -> Outcome {
         let (Some(client_side), Some(protocol)) = (client_side, headers::upgrade_wanted(answer.headers())) else {
             return Err(Rejection::Upstream(UpstreamError::Protocol("it switched protocols unasked".into())));
         };
-        self.tunnels.join(client_side, hyper::upgrade::on(&mut answer));
+        let upstream_side = hyper::upgrade::on(&mut answer);
+        if let Some(socket) = socket {
+            socket.check(answer.headers()).map_err(Rejection::Upstream)?;
+            socket.join(client_side, upstream_side);
+        } else {
+            self.tunnels.join(client_side, upstream_side);
+        }
         let mut response = answer.map(|_| ResponseBody::own(""));
         clean(&mut response);
         headers::set_upgrade(response.headers_mut(), protocol);

@@ -11,6 +11,8 @@ use hyper::{
     header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
+use super::forwarded;
+
 /// Carries a [`RequestId`](super::call::RequestId).
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The addresses a request came through.
@@ -80,6 +82,11 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
     chain.push_str(&peer.to_string());
     if let Ok(chain) = HeaderValue::try_from(chain) {
         headers.insert(X_FORWARDED_FOR, chain);
+    }
+    if headers.contains_key(FORWARDED)
+        && let Ok(hop) = HeaderValue::try_from(forwarded::written(peer))
+    {
+        headers.append(FORWARDED, hop);
     }
     if let Some(host) = headers.get(HOST).cloned() {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
@@ -155,6 +162,7 @@ mod tests {
         let mut trusted = headers(&sent);
         set_forwarding(&mut trusted, peer, true);
         assert_eq!(trusted.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["203.0.113.9, 10.0.0.2, 10.0.0.1"]);
+        assert_eq!(trusted.get_all(FORWARDED).iter().collect::<Vec<_>>(), ["for=203.0.113.9", "for=10.0.0.1"]);
         assert_eq!(trusted[X_FORWARDED_PROTO], "https");
         assert_eq!(trusted[X_FORWARDED_HOST], "chat.example");
     }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
-use hyper::{HeaderMap, header::ACCEPT};
+use hyper::HeaderMap;
 
 use super::{
     call::Call,
@@ -11,7 +11,7 @@ use super::{
     quota::QuotaFields,
     rejection::{BadRequest, Rejection},
     route::{Route, RouteLimit},
-    throttle::Limited,
+    throttle::{Limited, count_refusals, refuse},
 };
 use crate::limiter::{
     Charge, MAX_CHARGES, Standing, Terms,
@@ -71,36 +71,24 @@ impl<'a> Question<'a> {
 
     /// What is left after an admission.
     pub fn fields(&self, standings: &[Standing]) -> Option<QuotaFields> {
-        if self.limits.is_empty() { None } else { QuotaFields::admitted(self.route, standings) }
+        if self.limits.is_empty() { None } else { QuotaFields::admitted(self.limits, self.route.policy.as_ref(), standings) }
     }
 
     /// Counts a refusal and says what to wait for: the limit or the guard that takes longest.
     pub fn refused(&self, standings: &[Standing], headers: &HeaderMap) -> Rejection {
-        for (limit, standing) in self.limits.iter().zip(standings) {
-            if standing.tokens < limit.cost {
-                limit.refused.inc();
-            }
-        }
         let limits = self.limits.len();
         let waits: ArrayVec<Duration, MAX_CHARGES> =
             (0..self.charges.len()).map(|place| self.wait(place, standings)).collect();
         let refusing = self.guards.iter().zip(&waits[limits..]).filter(|(_, wait)| !wait.is_zero());
         refusing.clone().for_each(|(guard, _)| _ = guard.refused.inc());
         let longest = waits[..limits].iter().max().copied().unwrap_or_default();
-        let (limit, retry_after, fields) = match refusing.max_by_key(|(_, wait)| **wait) {
-            Some((guard, wait)) if *wait >= longest => (&guard.name, retry_after_seconds(*wait), None),
-            _ => {
-                let Some((tightest, fields)) = QuotaFields::refused(self.route, standings) else {
-                    return Rejection::NoRoute;
-                };
-                (&self.route.limits[tightest].name, fields.reset, Some(fields))
+        match refusing.max_by_key(|(_, wait)| **wait) {
+            Some((guard, wait)) if *wait >= longest => {
+                count_refusals(self.limits, standings);
+                Limited::new(Arc::clone(&guard.name), retry_after_seconds(*wait), None, headers).into()
             }
-        };
-        let problem_json = headers
-            .get_all(ACCEPT)
-            .iter()
-            .any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
-        Rejection::Limited(Box::new(Limited { limit: Arc::clone(limit), retry_after, fields, problem_json }))
+            _ => refuse(self.limits, self.route.policy.as_ref(), standings, headers),
+        }
     }
 
     /// How long a charge would have to wait. An identity whose bucket lacks anything is certainly not new.

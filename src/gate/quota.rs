@@ -8,7 +8,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 
-use super::route::{Route, RouteLimit};
+use super::route::RouteLimit;
 use crate::{
     config::TokenBucket,
     limiter::{Standing, bucket::MICRO, retry_after_seconds},
@@ -45,23 +45,27 @@ struct Item<'a> {
 // === impl QuotaFields ===
 
 impl QuotaFields {
-    /// After all limits of `route` admitted. The tightest is the one that admits the fewest further requests like this.
-    pub fn admitted(route: &Route, standings: &[Standing]) -> Option<Self> {
-        let items = || route.limits.iter().zip(standings).map(|(limit, standing)| Item::admitted(limit, standing));
-        let tightest = route.limits.iter().zip(standings).enumerate();
+    /// After all of `limits` admitted. The tightest is the one that admits the fewest further requests like this.
+    pub fn admitted(limits: &[RouteLimit], policy: Option<&HeaderValue>, standings: &[Standing]) -> Option<Self> {
+        let items = || limits.iter().zip(standings).map(|(limit, standing)| Item::admitted(limit, standing));
+        let tightest = limits.iter().zip(standings).enumerate();
         let (tightest, _) = tightest.min_by_key(|(_, (limit, standing))| standing.tokens / limit.cost.max(1))?;
-        Some(Self::new(route, items, &items().nth(tightest)?))
+        Some(Self::new(policy, items, &items().nth(tightest)?))
     }
 
-    /// After at least one limit of `route` refused: the tightest is the one to wait for longest. Returns which that is.
-    pub fn refused(route: &Route, standings: &[Standing]) -> Option<(usize, Self)> {
-        let items = || route.limits.iter().zip(standings).map(|(limit, standing)| Item::refused(limit, standing));
-        let waits = route.limits.iter().zip(standings).map(|(limit, standing)| limit.limit.wait(standing, limit.cost));
+    /// After at least one of `limits` refused: the tightest is the one to wait for longest. Returns which that is.
+    pub fn refused(limits: &[RouteLimit], policy: Option<&HeaderValue>, standings: &[Standing]) -> Option<(usize, Self)> {
+        let items = || limits.iter().zip(standings).map(|(limit, standing)| Item::refused(limit, standing));
+        let waits = limits.iter().zip(standings).map(|(limit, standing)| limit.limit.wait(standing, limit.cost));
         let (tightest, _) = waits.enumerate().max_by_key(|(_, wait)| *wait)?;
-        Some((tightest, Self::new(route, items, &items().nth(tightest)?)))
+        Some((tightest, Self::new(policy, items, &items().nth(tightest)?)))
     }
 
-    fn new<'a, I: Iterator<Item = Item<'a>>>(route: &Route, items: impl Fn() -> I, tightest: &Item<'_>) -> Self {
+    fn new<'a, I: Iterator<Item = Item<'a>>>(
+        policy: Option<&HeaderValue>,
+        items: impl Fn() -> I,
+        tightest: &Item<'_>,
+    ) -> Self {
         let mut list = String::with_capacity(64);
         for (position, Item { limit, remaining, reset }) in items().enumerate() {
             let separator = if position == 0 { "" } else { ", " };
@@ -73,7 +77,7 @@ impl QuotaFields {
             remaining: tightest.remaining,
             reset: tightest.reset,
             list: HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static("")),
-            policy: route.policy.clone(),
+            policy: policy.cloned(),
         }
     }
 

@@ -40,6 +40,8 @@ pub enum Rejection {
         /// How long to stay away.
         retry_after: Duration,
     },
+    /// The client has as many sockets open as it may.
+    TooManySockets,
     /// The client's body was too large, too slow or broken.
     Body(Fault),
     /// The upstream gave no answer.
@@ -81,6 +83,7 @@ pub enum Code {
     UpstreamBusy,
     UpstreamTimeout,
     UpstreamFailed,
+    TooManySockets,
 }
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -91,11 +94,14 @@ const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// How long to stay away when every connection to the upstream is taken.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// How long to stay away with too many sockets: when one of them ends, nobody can say.
+pub const SOCKETS_RETRY_AFTER: Duration = Duration::from_secs(10);
+
 // === impl Code ===
 
 impl Code {
     /// Every code, in the order of their discriminants.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::IdentityAmbiguous,
@@ -112,6 +118,7 @@ impl Code {
         Self::UpstreamBusy,
         Self::UpstreamTimeout,
         Self::UpstreamFailed,
+        Self::TooManySockets,
     ];
 
     /// As it is written.
@@ -133,6 +140,7 @@ impl Code {
             Self::UpstreamBusy => "upstream_busy",
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamFailed => "upstream_failed",
+            Self::TooManySockets => "too_many_sockets",
         }
     }
 
@@ -147,7 +155,7 @@ impl Code {
             | Self::PathAmbiguous
             | Self::HostInvalid
             | Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::RateLimitExceeded => StatusCode::TOO_MANY_REQUESTS,
+            Self::RateLimitExceeded | Self::TooManySockets => StatusCode::TOO_MANY_REQUESTS,
             Self::StoreUnavailable | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
@@ -172,6 +180,7 @@ impl Rejection {
             Self::BadRequest(BadRequest::HostInvalid) => Code::HostInvalid,
             Self::Limited(_) => Code::RateLimitExceeded,
             Self::StoreUnavailable { .. } => Code::StoreUnavailable,
+            Self::TooManySockets => Code::TooManySockets,
             Self::Body(fault) | Self::Upstream(UpstreamError::Request(fault)) => match fault {
                 Fault::TooLarge => Code::BodyTooLarge,
                 Fault::Stalled => Code::BodyTooSlow,
@@ -205,6 +214,7 @@ impl Rejection {
                 limited.fields.into_iter().for_each(|fields| fields.apply(headers));
             }
             Self::StoreUnavailable { retry_after } => set_retry_after(headers, retry_after_seconds(retry_after)),
+            Self::TooManySockets => set_retry_after(headers, retry_after_seconds(SOCKETS_RETRY_AFTER)),
             Self::BadRequest(_) | Self::Body(_) | Self::Upstream(UpstreamError::Request(_)) => close(headers),
             Self::Upstream(error) => {
                 if code == Code::UpstreamBusy {
@@ -215,6 +225,12 @@ impl Rejection {
         }
         *response.body_mut() = ResponseBody::own(body);
         response
+    }
+}
+
+impl From<Limited> for Rejection {
+    fn from(limited: Limited) -> Self {
+        Self::Limited(Box::new(limited))
     }
 }
 

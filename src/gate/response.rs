@@ -26,7 +26,7 @@ enum Kind {
     Upstream(upstream::ResponseBody),
 }
 
-/// Counts one request in flight for as long as it lives.
+/// Counts one request in flight, or one socket that is open, for as long as it lives.
 pub struct InFlight(Gauge);
 
 // === impl ResponseBody ===

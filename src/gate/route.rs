@@ -6,19 +6,18 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use hyper::{
-    Method, StatusCode,
-    http::{HeaderValue, request::Parts},
-};
+use hyper::{Method, Request, StatusCode, http::HeaderValue};
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::time::Instant;
 
 use super::{
     call::Call,
     client,
+    cors::{self, CorsPolicy},
     guard::{Cooldown, Newcomers},
     path, query,
     rejection::{BadRequest, Rejection},
+    websocket,
 };
 use crate::{
     config::Dimension,
@@ -41,6 +40,10 @@ pub struct Route {
     pub cooldown: Option<Cooldown>,
     /// Counts new identities; `None` where nobody does.
     pub newcomers: Option<Newcomers>,
+    /// Which pages may read answers of our own; `None` for none.
+    pub cors: Option<CorsPolicy>,
+    /// What its sockets may do; `None` relays what a connection switches to.
+    pub websocket: Option<Arc<websocket::Policy>>,
     /// The `RateLimit-Policy` of its limits; `None` where it has none.
     pub policy: Option<HeaderValue>,
     /// What it counts.
@@ -118,15 +121,17 @@ impl RouteTable {
     }
 
     /// The route of a request to `host` (without port), and what its pattern captured.
-    pub fn find(&self, head: &Parts, host: &str) -> Result<(Arc<Route>, Captures), Rejection> {
-        let canonical = path::canonical(head.uri.path()).map_err(|path::Ambiguous| BadRequest::PathAmbiguous)?;
+    pub fn find<B>(&self, request: &Request<B>, host: &str) -> Result<(Arc<Route>, Captures), Rejection> {
+        let canonical = path::canonical(request.uri().path()).map_err(|path::Ambiguous| BadRequest::PathAmbiguous)?;
+        // A preflight asks on behalf of the request that is to follow.
+        let method = cors::preflighted(request).unwrap_or_else(|| request.method().clone());
         let mut allowed = Vec::new();
         for entry in &self.0 {
             if entry.host.as_deref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(host)) {
                 continue;
             }
             let Some(captures) = entry.pattern.captures(&canonical) else { continue };
-            if entry.methods.is_empty() || entry.methods.contains(&head.method) {
+            if entry.methods.is_empty() || entry.methods.contains(&method) {
                 return Ok((Arc::clone(&entry.route), captures));
             }
             allowed.extend_from_slice(&entry.methods);
@@ -177,7 +182,8 @@ impl RouteLimit {
         Ok(Charge { limit: &self.limit, key: self.key(call, hasher)?, cost: self.cost, terms: Terms::Take })
     }
 
-    fn key(&self, call: &Call, hasher: &KeyHasher) -> Result<Key, BadRequest> {
+    /// The bucket of a call.
+    pub fn key(&self, call: &Call, hasher: &KeyHasher) -> Result<Key, BadRequest> {
         let Call { request, client, route, captures, .. } = call;
         let mut key = hasher.start(&self.id);
         for dimension in &self.per {

@@ -1,6 +1,10 @@
 //! Makes a [`Gate`] from configuration: names become references, and every counter is resolved once.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use hyper::header::HeaderName;
 use prometheus_client::metrics::counter::Counter;
@@ -8,6 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 use super::{
     Counters, Gate, Stages,
     client::Identification,
+    cors::{CorsPolicy, Preflights},
     flood::Floods,
     forward::Forward,
     guard::{Cooldown, Guard, Newcomers},
@@ -17,12 +22,18 @@ use super::{
     throttle::Throttle,
     tunnel::Tunnels,
     violation::ViolationLog,
+    websocket::{self, Close, Costs, Sockets},
     whitelist::Whitelist,
 };
 use crate::{
     config::{self, Config, Dimension, Factor, IdentitySource},
-    limiter::{Limit, Limiter, bucket::MICRO, key::KeyHasher, scale::ScaleName},
-    metrics::{CodeLabels, DecisionLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
+    limiter::{
+        Limit, Limiter,
+        bucket::{Bucket, MICRO},
+        key::KeyHasher,
+        scale::ScaleName,
+    },
+    metrics::{CloseLabels, CodeLabels, DecisionLabels, MessageLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
     shutdown::Shutdown,
     upstream::Upstream,
 };
@@ -47,13 +58,30 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
     let routes = config.routes.iter().filter_map(|route| Some((route, Arc::clone(upstreams.get(&route.upstream)?))));
     let entries = routes.flat_map(|(route, upstream)| entries(config, route, upstream, metrics)).collect();
     let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
+    let violation_log = ViolationLog {
+        floods: Arc::clone(&floods),
+        local: violations("local"),
+        upstream: violations("upstream"),
+        upstream_name: "upstream".into(),
+        sockets_name: "websocket-sockets".into(),
+        messages_name: "websocket-messages".into(),
+    };
+    let sockets = websocket::Shared {
+        limiter: Arc::clone(&limiter),
+        hasher: hasher.clone(),
+        violations: violation_log.clone(),
+        shutdown: shutdown.clone(),
+        grace: grace(config.listen.drain_timeout),
+        open: Mutex::default(),
+    };
     let stages = Stages {
-        violation_log: ViolationLog {
-            floods: Arc::clone(&floods),
-            local: violations("local"),
-            upstream: violations("upstream"),
-            upstream_name: "upstream".into(),
+        violation_log,
+        preflights: Preflights {
+            limiter: Arc::clone(&limiter),
+            hasher: hasher.clone(),
+            limit: Arc::new(preflight_limit(metrics)),
         },
+        sockets: Sockets(Arc::new(sockets)),
         whitelist: Whitelist { entries: config.whitelist.clone().into(), floods },
         throttle: Throttle { limiter, hasher: hasher.clone() },
         forward: Forward {
@@ -98,8 +126,18 @@ fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metr
         id: format!("cooldown/{}", route.name),
         begun: metrics.cooldowns.get_or_create(&RouteLabels { route: route.name.clone() }).clone(),
     });
-    let name = route.name.as_str().into();
-    let shared = Arc::new(Route { name, upstream, limits, cooldown, newcomers, policy, counters });
+    let preflights = || metrics.preflights.get_or_create(&RouteLabels { route: route.name.clone() }).clone();
+    let shared = Arc::new(Route {
+        name: route.name.as_str().into(),
+        upstream,
+        limits,
+        cooldown,
+        newcomers,
+        cors: route.cors.as_ref().map(|cors| CorsPolicy::new(cors, preflights())),
+        websocket: route.websocket.as_ref().map(|websocket| Arc::new(socket_policy(websocket, &route.name, metrics))),
+        policy,
+        counters,
+    });
     let entry = |path: &String| Entry {
         pattern: Pattern::new(path),
         host: route.host.clone(),
@@ -142,6 +180,59 @@ fn route_counters(route: &str, metrics: &Metrics) -> RouteCounters {
         whitelisted: metrics.whitelisted.get_or_create(&labels).clone(),
         refunds: metrics.refunds.get_or_create(&labels).clone(),
     }
+}
+
+/// Holds preflights that go upstream uncharged: enough for the pages of an office, too little for a flood.
+fn preflight_limit(metrics: &Metrics) -> RouteLimit {
+    let decisions = |decision| {
+        let labels = DecisionLabels { route: "none".to_owned(), limit: "preflight".to_owned(), decision };
+        metrics.decisions.get_or_create(&labels).clone()
+    };
+    RouteLimit {
+        name: "preflight".into(),
+        id: "preflight".to_owned(),
+        per: vec![Dimension::Address],
+        limit: unscaled(Bucket { capacity: 100 * MICRO, rate: 10 * MICRO }),
+        cost: MICRO,
+        admitted: decisions("admitted"),
+        refused: decisions("refused"),
+    }
+}
+
+fn socket_policy(config: &config::WebSocket, route: &str, metrics: &Metrics) -> websocket::Policy {
+    /// The most that a busy socket may reserve ahead, in tokens.
+    const MOST_AHEAD: u64 = 16;
+    let route = || route.to_owned();
+    let messages = |decision| metrics.websocket_messages.get_or_create(&MessageLabels { route: route(), decision }).clone();
+    let closes =
+        |close: Close| metrics.websocket_closes.get_or_create(&CloseLabels { route: route(), code: close.code() }).clone();
+    let ahead = if config.exact { 0 } else { u64::from(config.messages.capacity / 10).min(MOST_AHEAD) };
+    websocket::Policy {
+        id: format!("websockets/{}", route()),
+        sockets: config.sockets,
+        messages: unscaled(config.messages.into()),
+        ahead: ahead * MICRO,
+        costs: Costs::new(&config.costs),
+        max_pause: config.max_pause,
+        idle_timeout: config.idle_timeout,
+        counters: websocket::Counters {
+            open: metrics.websockets.get_or_create(&RouteLabels { route: route() }).clone(),
+            admitted: messages("admitted"),
+            paced: messages("paced"),
+            refused: messages("refused"),
+            closes: Close::ALL.map(closes),
+        },
+    }
+}
+
+/// A limit in real time.
+fn unscaled(bucket: Bucket) -> Limit {
+    Limit { bucket, scale: None, slowest: Factor::ONE }
+}
+
+/// From the drain's begin to the close of sockets: what is left of `drain_timeout` is for their farewell.
+fn grace(drain_timeout: Duration) -> Duration {
+    drain_timeout.saturating_sub(Duration::from_secs(1)).max(drain_timeout / 2)
 }
 
 /// The fields that identities and limits are read from.

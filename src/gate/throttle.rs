@@ -5,7 +5,10 @@
 
 use std::sync::Arc;
 
-use hyper::StatusCode;
+use hyper::{
+    HeaderMap, StatusCode,
+    header::{ACCEPT, HeaderValue},
+};
 
 use super::{
     Outcome,
@@ -13,9 +16,10 @@ use super::{
     question::Question,
     quota::QuotaFields,
     rejection::Rejection,
+    route::RouteLimit,
     stage::{Next, Stage},
 };
-use crate::limiter::{Decision, Limiter, key::KeyHasher};
+use crate::limiter::{Decision, Limiter, Standing, key::KeyHasher};
 
 /// Holds requests to the limits of their route.
 #[derive(Clone)]
@@ -75,9 +79,40 @@ impl Stage for Throttle {
     }
 }
 
+/// Counts the limits that lack tokens.
+pub fn count_refusals(limits: &[RouteLimit], standings: &[Standing]) {
+    for (limit, _) in limits.iter().zip(standings).filter(|(limit, standing)| standing.tokens < limit.cost) {
+        limit.refused.inc();
+    }
+}
+
+/// The refusal of a request with `headers` by the limits that lack tokens, which are counted.
+pub fn refuse(
+    limits: &[RouteLimit],
+    policy: Option<&HeaderValue>,
+    standings: &[Standing],
+    headers: &HeaderMap,
+) -> Rejection {
+    count_refusals(limits, standings);
+    match QuotaFields::refused(limits, policy, standings) {
+        Some((tightest, fields)) => {
+            Limited::new(Arc::clone(&limits[tightest].name), fields.reset, Some(fields), headers).into()
+        }
+        None => Rejection::NoRoute,
+    }
+}
+
 // === impl Limited ===
 
 impl Limited {
+    /// A refusal of a request with `headers`, in the form they ask for.
+    pub fn new(limit: Arc<str>, retry_after: u64, fields: Option<QuotaFields>, headers: &HeaderMap) -> Self {
+        let mut accepted = headers.get_all(ACCEPT).iter();
+        let problem_json =
+            accepted.any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
+        Self { limit, retry_after, fields, problem_json }
+    }
+
     /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
     pub fn body(&self) -> String {
         let Self { limit, retry_after, .. } = self;

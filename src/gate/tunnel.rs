@@ -32,7 +32,7 @@ pub struct Tunnels {
 }
 
 /// When a byte last moved, in milliseconds since the tunnel began.
-struct Activity {
+pub(super) struct Activity {
     began: Instant,
     last: AtomicU64,
 }
@@ -58,7 +58,7 @@ impl Tunnels {
 }
 
 async fn relay(client: Upgraded, upstream: Upgraded, idle_timeout: Duration) -> io::Result<()> {
-    let activity = Activity { began: Instant::now(), last: AtomicU64::new(0) };
+    let activity = Activity::begin();
     let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
     let (upstream_reader, upstream_writer) = tokio::io::split(TokioIo::new(upstream));
     let both = async {
@@ -81,18 +81,23 @@ async fn copy(mut from: ReadHalf<Side>, mut to: WriteHalf<Side>, activity: &Acti
             return to.shutdown().await;
         }
         to.write_all(&buffer[..length]).await?;
+        to.flush().await?;
         activity.mark();
     }
 }
 
 impl Activity {
-    fn mark(&self) {
+    pub(super) fn begin() -> Self {
+        Self { began: Instant::now(), last: AtomicU64::new(0) }
+    }
+
+    pub(super) fn mark(&self) {
         let elapsed = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX);
         self.last.store(elapsed, Ordering::Relaxed);
     }
 
     /// Resolves once nothing has moved for `idle_timeout`.
-    async fn ceases(&self, idle_timeout: Duration) {
+    pub(super) async fn ceases(&self, idle_timeout: Duration) {
         loop {
             let deadline = self.began + Duration::from_millis(self.last.load(Ordering::Relaxed)) + idle_timeout;
             if deadline <= Instant::now() {

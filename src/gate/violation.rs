@@ -15,7 +15,7 @@ use super::{
     call::{Call, RequestId},
     client::Client,
     flood::{Event, Floods},
-    rejection::Rejection,
+    rejection::{Rejection, SOCKETS_RETRY_AFTER},
     route::Route,
     stage::{Next, Stage},
 };
@@ -34,10 +34,14 @@ pub struct ViolationLog {
     pub upstream: Counter,
     /// Stands in the place of a limit's name where the upstream refused.
     pub upstream_name: Arc<str>,
+    /// The same where a client has too many sockets.
+    pub sockets_name: Arc<str>,
+    /// The same where a message closed its socket.
+    pub messages_name: Arc<str>,
 }
 
 /// What is kept of a request until its outcome is known.
-struct Seen {
+pub struct Seen {
     client: Client,
     route: Arc<Route>,
     method: Method,
@@ -48,14 +52,7 @@ struct Seen {
 
 impl Stage for ViolationLog {
     async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
-        let seen = Seen {
-            client: call.client,
-            route: Arc::clone(&call.route),
-            method: call.request.method().clone(),
-            uri: call.request.uri().clone(),
-            request_id: call.request_id,
-            received: call.received,
-        };
+        let seen = Seen::of(&call);
         let outcome = next.call(call).await;
         match &outcome {
             Err(Rejection::Limited(limited)) => {
@@ -68,6 +65,7 @@ impl Stage for ViolationLog {
                     limited.fields.as_ref().map(|fields| fields.remaining),
                 );
             }
+            Err(Rejection::TooManySockets) => self.refused(&seen, &self.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs())),
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 self.upstream.inc();
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -80,6 +78,12 @@ impl Stage for ViolationLog {
 }
 
 impl ViolationLog {
+    /// Counts, and tells of, a refusal that no token bucket measured out to the second.
+    pub fn refused(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>) {
+        self.local.inc();
+        self.tell(seen, "local", limit, retry_after, None);
+    }
+
     fn tell(&self, seen: &Seen, origin: &str, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
         if !self.floods.tell(Event::Violation, &seen.client, limit) {
             return;
@@ -101,5 +105,21 @@ impl ViolationLog {
             request_id = %seen.request_id,
             "rate limit violation"
         );
+    }
+}
+
+// === impl Seen ===
+
+impl Seen {
+    /// What is kept of `call`.
+    pub fn of(call: &Call) -> Self {
+        Self {
+            client: call.client,
+            route: Arc::clone(&call.route),
+            method: call.request.method().clone(),
+            uri: call.request.uri().clone(),
+            request_id: call.request_id,
+            received: call.received,
+        }
     }
 }

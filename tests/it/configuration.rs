@@ -298,9 +298,11 @@ fn the_file_that_was_asked_for_must_be_there() {
 
 #[test]
 fn what_is_hardly_meant_is_warned_of() {
-    let file = file_with("[[whitelist]]\nclient = \"a\"\n[load.backend]\ninterval = \"2m\"\n");
+    let file =
+        file_with("[[whitelist]]\nclient = \"a\"\n[load.backend]\ninterval = \"2m\"\n[listen]\nproxy_protocol = true\n");
     let warnings = load_with(file.path().to_str().unwrap(), &[]).unwrap().warnings;
-    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    assert_eq!(warnings.len(), 3, "{warnings:?}");
     assert!(warnings[0].contains("\"a\"") && warnings[0].contains("anyone can claim"), "{warnings:?}");
     assert!(warnings[1].contains("stale_after"), "{warnings:?}");
+    assert!(warnings[2].contains("proxy_protocol"), "{warnings:?}");
 }

@@ -8,8 +8,10 @@
 )]
 #![expect(unreachable_pub, reason = "in a test binary nothing is reachable; `pub` says what support code offers")]
 
+mod browser;
 mod command_line;
 mod configuration;
+mod cors;
 mod daemon;
 mod demo;
 mod deploy;
@@ -22,8 +24,10 @@ mod limiter_contract;
 mod limiter_limits;
 mod limiter_outage;
 mod operators;
+mod proxies;
 mod reference;
 mod schema;
 mod serving;
 mod support;
 mod upstream;
+mod websocket;

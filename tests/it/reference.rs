@@ -1,8 +1,13 @@
 //! `docs/reference.md` names every event and every metric, and none that there is not.
 
-use std::{collections::BTreeSet, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+    time::Duration,
+};
 
-use cxgate::config::{Cooldown, Endpoint};
+use cxgate::config::{Cooldown, Cors, Endpoint, WebSocket};
 
 use crate::support::{
     http::get,
@@ -47,7 +52,13 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
     let gate = TestGate::start(upstream.address, |config| {
         let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
         config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
-        config.routes[0].cooldown = Cooldown::Route;
+        let route = &mut config.routes[0];
+        let messages = route.limits[0].limit.token_bucket;
+        let (max_pause, idle_timeout) = (Duration::from_secs(1), Duration::from_secs(2));
+        route.cooldown = Cooldown::Route;
+        route.cors = Some(Cors { origins: vec!["*".to_owned()], credentials: false, max_age: idle_timeout });
+        route.websocket =
+            Some(WebSocket { sockets: 1, messages, costs: BTreeMap::new(), max_pause, idle_timeout, exact: true });
     });
     let exported = get(gate.admin, "/metrics", &[]).await;
     let samples: BTreeSet<&str> = exported.text().lines().filter_map(|line| line.split(['{', ' ']).next()).collect();

@@ -12,6 +12,7 @@ pub mod redis_server;
 pub mod rig;
 pub mod stub_upstream;
 pub mod test_gate;
+pub mod websocket;
 
 /// The longest that any awaited state may take; generous, because machines are shared.
 pub const PATIENCE: Duration = Duration::from_secs(20);

@@ -5,7 +5,6 @@
 
 use std::{io, time::Duration};
 
-use base64::{Engine as _, engine::general_purpose::STANDARD};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
@@ -17,14 +16,13 @@ use tokio::{
     time::timeout,
 };
 
+use crate::gate::websocket::handshake::accept;
+
 /// Largest frame that is sent back.
 const MAX_PAYLOAD: u64 = 64 * 1024;
 
 /// Longest wait for a frame.
 const MAX_SILENCE: Duration = Duration::from_mins(5);
-
-/// What the standard has every server add to the key (RFC 6455, 1.3).
-const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 const FINAL: u8 = 0x80;
 const CLOSE: u8 = 0x8;
@@ -64,13 +62,6 @@ pub(super) fn handshake<Body>(request: &Request<Body>) -> Option<Response<Full<B
         .header(CONNECTION, "Upgrade")
         .header(SEC_WEBSOCKET_ACCEPT, accept(key.as_bytes()));
     response.body(Full::default()).ok()
-}
-
-fn accept(key: &[u8]) -> String {
-    let mut hash = sha1_smol::Sha1::new();
-    hash.update(key);
-    hash.update(ACCEPT_SUFFIX);
-    STANDARD.encode(hash.digest().bytes())
 }
 
 // === frames ===
@@ -152,11 +143,6 @@ impl From<io::Error> for End {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_key_is_answered_as_the_standard_has_it() {
-        assert_eq!(accept(b"dGhlIHNhbXBsZSBub25jZQ=="), "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=");
-    }
 
     /// What comes back for these bytes, when nothing follows them.
     async fn echoed(sent: &[u8]) -> Vec<u8> {

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Reader,
-    kind::{choice, duration, integer, network, socket_address},
+    kind::{boolean, choice, duration, integer, network, socket_address},
     upstreams::WAIT,
 };
 use crate::config::{Admin, Listen, Log, LogFormat, LogLevel};
@@ -16,6 +16,7 @@ pub(super) fn listen(table: &mut Reader<'_, '_>) -> Listen {
     Listen {
         address: table.or("address", SocketAddr::from((Ipv4Addr::UNSPECIFIED, 8080)), socket_address),
         trusted_proxies: table.list("trusted_proxies", Vec::new(), network),
+        proxy_protocol: table.or("proxy_protocol", false, boolean),
         max_connections: table.or("max_connections", 10_000, integer(1..=1_000_000)),
         header_timeout: table.or("header_timeout", Duration::from_secs(10), duration(WAIT)),
         body_idle_timeout: table.or("body_idle_timeout", Duration::from_secs(30), duration(WAIT)),

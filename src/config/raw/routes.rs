@@ -6,7 +6,7 @@ use config::Value;
 use hyper::Method;
 
 use super::{
-    Reader,
+    Reader, guests,
     kind::{choice, integer, name, parsed, rate, reference, text},
 };
 use crate::config::{
@@ -15,7 +15,7 @@ use crate::config::{
 };
 
 /// The most tokens a bucket can hold.
-const MAX_CAPACITY: u32 = 1_000_000;
+pub(super) const MAX_CAPACITY: u32 = 1_000_000;
 
 const COOLDOWNS: [(&str, Cooldown); 3] = [("off", Cooldown::Off), ("client", Cooldown::Client), ("route", Cooldown::Route)];
 
@@ -32,6 +32,8 @@ pub(super) fn route(
         methods: table.list("methods", Vec::new(), parsed("a method in capitals, other than CONNECT and TRACE", method)),
         host: table.optional("host", parsed("a host without scheme and port", parse_host)),
         cooldown: table.or("cooldown", Cooldown::Off, choice(&COOLDOWNS)),
+        cors: table.optional_table("cors", guests::cors),
+        websocket: table.optional_table("websocket", guests::websocket),
         limits: table.tables("limits", |limit| route_limit(limit, load, limits)),
     }
 }

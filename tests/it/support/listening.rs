@@ -29,6 +29,7 @@ pub fn wide() -> Caps {
         idle_timeout: Duration::from_secs(30),
         max_header_bytes: 32 * 1024,
         max_body_bytes: 64 * 1024 * 1024,
+        proxies: Vec::new(),
     }
 }
 

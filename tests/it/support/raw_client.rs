@@ -28,7 +28,11 @@ pub struct RawResponse {
 
 impl RawClient {
     pub async fn connect(address: SocketAddr) -> Self {
-        let stream = soon(TcpStream::connect(address)).await.expect("the server accepts");
+        Self::on(soon(TcpStream::connect(address)).await.expect("the server accepts"))
+    }
+
+    /// A client on a connection that stands.
+    pub fn on(stream: TcpStream) -> Self {
         Self { stream, read: Vec::new() }
     }
 

@@ -1,0 +1,270 @@
+//! The WebSocket gate: holds what a client may do over its sockets to limits, and relays its frames as they came.
+//!
+//! Promised: no byte passes before a valid 101; a client has at most so many sockets in this replica; its messages are
+//! charged, by message and not by frame, to one bucket in the same store as requests, control frames are free; a message
+//! over the limit is held back, and with it, because reading stops, its sender; only past `max_pause` is the socket closed,
+//! with 1008. Frames are never reordered, lost or changed, and those of the upstream pass unlooked-at but for where they
+//! end. Every end of our own is said to both sides with a close frame between two frames.
+//! Not promised: that sockets are counted over replicas, because a count that outlives its holder would lock clients out;
+//! that compressed or binary messages are looked into; that utf-8 or close codes are valid, which the upstream judges.
+//!
+//! The way of a socket: [`handshake`] tells that one is asked for and granted, `relay` carries it, `frame` reads its headers,
+//! `cost` says what a message takes, and `allowance` takes it.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use hyper::{
+    HeaderMap,
+    header::UPGRADE,
+    upgrade::{OnUpgrade, Upgraded},
+};
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+
+mod allowance;
+mod cost;
+pub mod frame;
+pub mod handshake;
+mod relay;
+
+use allowance::Allowance;
+pub use cost::Costs;
+use relay::Session;
+
+use super::{
+    Outcome,
+    call::Call,
+    rejection::Rejection,
+    response::InFlight,
+    stage::{Next, Stage},
+    violation::{Seen, ViolationLog},
+};
+use crate::{
+    limiter::{
+        Limit, Limiter,
+        key::{Key, KeyHasher},
+    },
+    shutdown::Shutdown,
+    upstream::UpstreamError,
+};
+
+/// What sockets of one route may do.
+pub struct Policy {
+    /// Stands in store keys.
+    pub id: String,
+    /// Sockets of one client in this replica.
+    pub sockets: u32,
+    /// What messages are charged to.
+    pub messages: Limit,
+    /// What a busy socket reserves beyond the message at hand, in micro-tokens.
+    pub ahead: u64,
+    /// What a message takes.
+    pub costs: Costs,
+    /// Longest time one message is held back.
+    pub max_pause: Duration,
+    /// Longest time in which nothing moves; longer than `max_pause`.
+    pub idle_timeout: Duration,
+    /// What is counted.
+    pub counters: Counters,
+}
+
+/// What a route counts of its sockets.
+pub struct Counters {
+    /// Sockets that are open.
+    pub open: Gauge,
+    /// Messages that passed at once.
+    pub admitted: Counter,
+    /// Messages that passed after they were held back.
+    pub paced: Counter,
+    /// Messages that closed their socket.
+    pub refused: Counter,
+    /// Ends of our own, in the order of [`Close::ALL`].
+    pub closes: [Counter; 4],
+}
+
+/// Why a socket is ended here (RFC 6455, section 7.4.1, and the registry it founds).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The daemon stops, or nothing moved for too long: 1001.
+    GoingAway,
+    /// The client broke the protocol: 1002.
+    ProtocolError,
+    /// A message would have to be held back for too long: 1008.
+    LimitExceeded,
+    /// The store is in trouble, and stayed in it: 1013.
+    TryAgainLater,
+}
+
+/// The stage that holds upgrades of a route with a [`Policy`] to it.
+#[derive(Clone)]
+pub struct Sockets(pub Arc<Shared>);
+
+/// What all sockets share.
+pub struct Shared {
+    /// Decides about messages.
+    pub limiter: Arc<Limiter>,
+    /// Names clients.
+    pub hasher: KeyHasher,
+    /// Tells of refusals.
+    pub violations: ViolationLog,
+    /// Ends sockets.
+    pub shutdown: Shutdown,
+    /// From the drain's begin to the close of sockets that are still open.
+    pub grace: Duration,
+    /// Clients with a socket open, and how many: bounded by the connections there may be.
+    pub open: Mutex<HashMap<Key, u32>>,
+}
+
+/// A socket that was asked for, with its place among the client's.
+pub struct Opening {
+    shared: Arc<Shared>,
+    policy: Arc<Policy>,
+    key: Key,
+    place: Option<Place>,
+    accept: Option<String>,
+    seen: Seen,
+    is_exempt: bool,
+}
+
+/// A place among the sockets of a client; given up when dropped.
+struct Place {
+    shared: Arc<Shared>,
+    key: Key,
+}
+
+// === impl Close ===
+
+impl Close {
+    /// Every close, in the order of their discriminants.
+    pub const ALL: [Self; 4] = [Self::GoingAway, Self::ProtocolError, Self::LimitExceeded, Self::TryAgainLater];
+
+    /// Its number on the wire.
+    pub fn code(self) -> u16 {
+        match self {
+            Self::GoingAway => 1001,
+            Self::ProtocolError => 1002,
+            Self::LimitExceeded => 1008,
+            Self::TryAgainLater => 1013,
+        }
+    }
+
+    /// What it says to people.
+    fn reason(self) -> &'static str {
+        match self {
+            Self::GoingAway => "going away",
+            Self::ProtocolError => "protocol error",
+            Self::LimitExceeded => "rate limit exceeded",
+            Self::TryAgainLater => "try again later",
+        }
+    }
+}
+
+// === impl Sockets ===
+
+impl Stage for Sockets {
+    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
+        if let Some(policy) = call.route.websocket.clone() {
+            if handshake::is_asked_for(&call.request) {
+                call.socket = Some(Box::new(Opening::new(&self.0, policy, &call)?));
+            } else {
+                // A server may ignore the wish to switch (RFC 9110, section 7.8); other protocols have no gate.
+                call.request.headers_mut().remove(UPGRADE);
+            }
+        }
+        next.call(call).await
+    }
+}
+
+// === impl Opening ===
+
+impl Opening {
+    fn new(shared: &Arc<Shared>, policy: Arc<Policy>, call: &Call) -> Result<Self, Rejection> {
+        let identity = &call.client.identity;
+        let key = shared.hasher.start(&policy.id).part(identity.kind.as_bytes()).part(identity.text.as_bytes()).finish();
+        let place = if call.exempt {
+            None
+        } else {
+            let place = Place::take(shared, key, policy.sockets);
+            Some(place.ok_or(Rejection::TooManySockets)?)
+        };
+        Ok(Self {
+            shared: Arc::clone(shared),
+            policy,
+            key,
+            place,
+            accept: handshake::expected_accept(call.request.headers()),
+            seen: Seen::of(call),
+            is_exempt: call.exempt,
+        })
+    }
+
+    /// Whether a 101 with `headers` grants what was asked for.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), UpstreamError> {
+        if self.accept.is_some() && handshake::is_granted(headers, self.accept.as_deref()) {
+            return Ok(());
+        }
+        Err(UpstreamError::Protocol("it switched to something other than the WebSocket that was asked for".into()))
+    }
+
+    /// Carries the socket as soon as both sides have switched, in a task of its own.
+    pub fn join(self, client_side: OnUpgrade, upstream_side: OnUpgrade) {
+        let shutdown = self.shared.shutdown.clone();
+        shutdown.clone().spawn(async move {
+            let carried = async {
+                match tokio::try_join!(client_side, upstream_side) {
+                    Ok((client, upstream)) => self.carry(client, upstream).await,
+                    Err(error) => tracing::debug!(%error, "a socket did not open"),
+                }
+            };
+            tokio::select! {
+                () = carried => {}
+                () = shutdown.stopped() => {}
+            }
+        });
+    }
+
+    async fn carry(self, client: Upgraded, upstream: Upgraded) {
+        let Self { shared, policy, key, place, seen, is_exempt, .. } = self;
+        let allowance = (!is_exempt).then(|| Allowance::new(Arc::clone(&shared.limiter), Arc::clone(&policy), key));
+        let _open = InFlight::new(&policy.counters.open);
+        let session = Session { shared, policy, seen };
+        session.run(client, upstream, allowance).await;
+        drop(place);
+    }
+}
+
+// === impl Place ===
+
+impl Place {
+    fn take(shared: &Arc<Shared>, key: Key, most: u32) -> Option<Self> {
+        let mut open = shared.lock();
+        let sockets = open.entry(key).or_default();
+        if *sockets >= most {
+            return None;
+        }
+        *sockets += 1;
+        drop(open);
+        Some(Self { shared: Arc::clone(shared), key })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut open = self.shared.lock();
+        if let Some(sockets) = open.get_mut(&self.key) {
+            *sockets -= 1;
+            if *sockets == 0 {
+                open.remove(&self.key);
+            }
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
