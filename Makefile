@@ -21,7 +21,7 @@ run: ## Run the proxy with ./config/cxgate.toml
 demo: ## Show what it does, with nothing else installed
 	cargo run --release --locked -- demo
 
-test: ## Run every test; installs redis-server and chromium first where missing
+test: ## Run every test; installs redis-server, chromium and faketime first where missing
 	@.ci/test-dependencies
 	@mkdir -p target
 	@set -o pipefail; code=0; \

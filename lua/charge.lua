@@ -5,10 +5,11 @@
 --          anything else, is a full bucket, or a scale at factor 1.
 -- ARGV:    one a bucket, 23 bytes, little-endian: cost (6, signed), capacity (5), refill a second in whole tokens (3) and
 --          the micro-tokens beyond (3), lowest factor of its scale in millionths (4), which of the scales it follows
---          (1; 0 for none), on what terms (1): 0 takes the cost, 255 only needs it to be there, any other number takes it
---          where the bucket of that number is absent, and asks for nothing where it is not.
--- Returns: integers: 1 admitted or 0 refused, then for each bucket its micro-tokens before the charge, and its factor in
---          millionths.
+--          (1; 0 for none; 128 more for a debt, of which no more is taken than there is), on what terms (1): 0 takes the
+--          cost, 255 only needs it to be there, any other number takes it where the bucket of that number is absent, and
+--          asks for nothing where it is not.
+-- Returns: integers: 1 admitted or 0 refused, then for each bucket its micro-tokens before the charge (its capacity where
+--          nothing is asked for), and its factor in millionths.
 -- Clock:   Redis' own, read once.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
@@ -21,6 +22,8 @@ local reply, states, lifetimes = {1}, {}, {}
 for i = 1, #ARGV do
   local cost, capacity, rate_whole, rate_rest, slowest, scale, terms = read('<i6I5I3I3I4BB', ARGV[i])
   local rate = rate_whole * 1000000 + rate_rest
+  local debt = scale >= 128
+  if debt then scale = scale - 128 end
 
   -- The time on the bucket's clock.
   local clock, factor = now, 1000000
@@ -51,12 +54,13 @@ for i = 1, #ARGV do
     if tokens > capacity then tokens = capacity end
   end
   reply[2 * i], reply[2 * i + 1] = tokens, factor
+  if debt then cost = math.min(cost, tokens) end
 
   local takes = terms == 0
   if terms > 0 and terms < 255 then
     local other = values[terms]
     takes = not (other and #other == 12)
-    if not takes then cost = 0 end
+    if not takes then cost, reply[2 * i] = 0, capacity end
   end
 
   -- What it is to hold, and for how long that differs from a full bucket at the slowest: in ms, with one second to spare,

@@ -3,7 +3,7 @@
 //! | path | answer | who may ask |
 //! |---|---|---|
 //! | `/livez` | 200 as long as the process runs | anyone |
-//! | `/readyz` | 200 when requests are decided, 503 while draining, and while the store is away under `deny`; JSON | anyone |
+//! | `/readyz` | 200 when requests are decided, 503 while draining, and while the store is away under `deny`; JSON, more of it for `/readyz?verbose` | anyone |
 //! | `/metrics` | everything counted, OpenMetrics text | anyone on a loopback listener, else the bearer token |
 
 use std::{net::SocketAddr, sync::Arc};
@@ -56,7 +56,7 @@ impl Admin {
         }
         match request.uri().path() {
             "/livez" => answer(StatusCode::OK, JSON, json!({"status": "alive"}).to_string()),
-            "/readyz" => self.0.ready(),
+            "/readyz" => self.0.ready(request.uri().query() == Some("verbose")),
             "/metrics" if !self.0.permits(request.headers()) => {
                 let mut response = answer(StatusCode::UNAUTHORIZED, JSON, error("unauthorized"));
                 response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
@@ -69,7 +69,7 @@ impl Admin {
 }
 
 impl Inner {
-    fn ready(&self) -> Response<Full<Bytes>> {
+    fn ready(&self, verbose: bool) -> Response<Full<Bytes>> {
         let (store, decides) = match self.limiter.status() {
             Status::Embedded => ("embedded", true),
             Status::Connected => ("redis", true),
@@ -83,7 +83,21 @@ impl Inner {
             (false, false) => "store_unavailable",
         };
         let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-        answer(code, JSON, json!({"status": status, "store": store}).to_string())
+        if !verbose {
+            return answer(code, JSON, json!({"status": status, "store": store}).to_string());
+        }
+        let report = self.limiter.report();
+        let body = json!({
+            "status": status,
+            "store": store,
+            "since_seconds": report.since.as_secs(),
+            "replicas": report.replicas,
+            "last_failure": report.last_failure.as_deref(),
+            "denied": report.denied,
+            "debts": report.debts,
+            "buckets": report.buckets,
+        });
+        answer(code, JSON, body.to_string())
     }
 
     fn permits(&self, headers: &HeaderMap) -> bool {

@@ -18,11 +18,12 @@ use crate::{
         flood::Floods,
         setup::{self, Neighbours},
     },
-    limiter::{Limiter, redis::InvalidUrl},
+    limiter::Limiter,
     load,
     metrics::Metrics,
     serve::{Caps, Listener, ListenerMetrics, serve},
     shutdown::Shutdown,
+    tls::TlsSetupError,
     upstream::{Upstream, UpstreamSetupError},
 };
 
@@ -59,7 +60,7 @@ pub enum StartError {
     },
     /// A store that cannot be used.
     #[error("store.redis: {0}")]
-    Store(#[from] InvalidUrl),
+    Store(#[from] TlsSetupError),
     /// An upstream that cannot be used.
     #[error("upstreams.{name}: {cause}")]
     Upstream {

@@ -20,6 +20,7 @@ mod environment;
 mod load;
 mod print;
 mod raw;
+mod redis;
 mod report;
 mod secret;
 mod source;
@@ -30,6 +31,7 @@ mod value;
 
 pub use dimension::{Dimension, IdentitySource};
 pub use load::{ConfigError, Loaded, Sources, load};
+pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
 pub use secret::Secret;
 pub use url::{Endpoint, Origin};
@@ -138,9 +140,15 @@ pub enum LogLevel {
 /// `[store]`: where buckets live and what happens when that place is in trouble.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Store {
-    /// `redis://[user:password@]host:port/db`; `None` keeps buckets in this process.
-    #[serde(serialize_with = "secret::optional_url")]
-    pub redis: Option<Secret>,
+    /// Where Redis is; `None` keeps buckets in this process.
+    #[serde(serialize_with = "value::optional")]
+    pub redis: Option<Redis>,
+    /// With it, one logs in to the Sentinels; `None` does not.
+    #[serde(serialize_with = "value::optional")]
+    pub sentinel_password: Option<Secret>,
+    /// PEM file of the certificate authorities to believe instead of the system's.
+    #[serde(serialize_with = "value::optional")]
+    pub ca: Option<PathBuf>,
     /// Longest wait of a request for the store (1 ms to 10 s).
     #[serde(serialize_with = "value::duration")]
     pub deadline: Duration,

@@ -12,8 +12,9 @@
 //! # Invariants
 //!
 //! - Imports point one way: `main → cli → app → {serve, gate, load, admin} → {limiter, upstream} → {config, metrics,
-//!   shutdown, body, log}`. Modules on one level never name each other; `app` introduces them. `tests/tidy.rs` holds this.
-//! - A request is charged against all limits of its route in one store operation, or against none.
+//!   shutdown, body, log, tls}`. Modules on one level never name each other; `app` introduces them. `tests/tidy.rs` holds this.
+//! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
+//!   Cluster, as far as [`limiter::redis`] promises.
 //! - The data plane never waits for the control plane: it reads values the control plane has published.
 //! - No lock is held across an await. Every queue, map, buffer and wait has a bound.
 //! - Time reaches arithmetic as an argument. Only stores and timers read clocks.
@@ -30,4 +31,5 @@ pub mod log;
 pub mod metrics;
 pub mod serve;
 pub mod shutdown;
+pub mod tls;
 pub mod upstream;

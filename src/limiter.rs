@@ -1,37 +1,45 @@
 //! Deciding: one question a request, "may it pass against all these limits", answered by whoever can answer it now.
 //!
-//! Promised: a request is charged against all its limits or against none; a refused request changes nothing anywhere;
+//! Promised: a request is charged against all its limits or against none; a refused request changes nothing anywhere (both
+//! across several slots of a Redis Cluster as far as [`redis`] promises);
 //! [`Limiter::decide`] answers within the store's deadline whatever state the store is in.
-//! Not promised: that an answer from the local fall-back is the fleet's (it is this process's own).
+//! Not promised: that an answer from the local fall-back is the fleet's (it is this process's own share of it).
 //!
-//! [`bucket`] and [`scale`] are pure arithmetic and the specification; [`memory`] and `lua/` follow them to the unit.
+//! `fleet` joins what decides where replicas share a store. [`bucket`] and [`scale`] are pure arithmetic and the
+//! specification; [`memory`] and `lua/` follow them to the unit.
 
-use std::{future::Future, time::Duration};
+use std::{future::Future, sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
-use tokio::sync::watch;
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     config::{self, Factor, MAX_LIMITS_PER_ROUTE, OnFailure},
-    metrics::{CauseLabels, Metrics},
+    metrics::Metrics,
     shutdown::Shutdown,
+    tls::TlsSetupError,
 };
 
 pub mod bucket;
 pub mod cooldown;
+mod debts;
+mod denied;
+mod failures;
 mod fallback;
+mod fleet;
 pub mod key;
 pub mod lease;
 pub mod memory;
 pub mod redis;
+mod replicas;
 pub mod scale;
 
 use bucket::{Bucket, MICRO};
-use fallback::Fallback;
+use failures::Failures;
+use fleet::Fleet;
 use key::Key;
 use memory::Memory;
-use redis::{InvalidUrl, Redis};
 use scale::ScaleName;
 
 /// The most charges of one decision: the limits of a route, its cooldown, and the new identities of the address.
@@ -45,12 +53,13 @@ pub struct Limiter {
     place: Place,
     failures: Failures,
     held: Gauge,
+    started: Instant,
 }
 
 /// Where buckets live.
 enum Place {
     Process(Memory),
-    Redis { redis: Redis, fallback: Fallback },
+    Redis(Arc<Fleet>),
 }
 
 /// The answer to one request.
@@ -85,6 +94,10 @@ pub struct Receipt(Charged);
 enum Charged {
     Process,
     Redis,
+    /// This process in Redis' place, as one of so many replicas.
+    Local {
+        replicas: u32,
+    },
 }
 
 /// Who decides now.
@@ -96,6 +109,23 @@ pub enum Status {
     Connected,
     /// The policy for when Redis cannot.
     Disconnected(OnFailure),
+}
+
+/// What operators are told of the store.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// For how long the status has been what it is.
+    pub since: Duration,
+    /// Replicas that share the store, as last counted.
+    pub replicas: u32,
+    /// Why the store last stopped deciding; holds nothing secret.
+    pub last_failure: Option<Arc<String>>,
+    /// Refusals that are remembered.
+    pub denied: usize,
+    /// Buckets that were charged in the store's place, which it has yet to learn.
+    pub debts: usize,
+    /// Buckets held in this process.
+    pub buckets: usize,
 }
 
 /// A limit as the engine runs it; made once from configuration.
@@ -130,12 +160,12 @@ pub enum Terms {
     Take,
     /// It must be there, and stays.
     Need,
-    /// The same as [`Take`](Self::Take) where the bucket of the charge at this place does not exist yet; nothing at all where
-    /// it does.
+    /// The same as [`Take`](Self::Take) where the bucket of the charge at this place, one that takes, does not exist yet;
+    /// nothing at all where it does.
     TakeIfNew(usize),
 }
 
-/// How one bucket stands after a decision; or, on terms other than [`Terms::Take`], before it.
+/// How one bucket stands after a decision; or, on terms other than [`Terms::Take`], before it: full where nothing was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// What it holds, in micro-tokens.
@@ -171,9 +201,12 @@ pub enum StoreError {
     /// There is no room for another bucket.
     #[error("the store is full")]
     Full,
+    /// Too many calls await its answers.
+    #[error("the store is busy")]
+    Busy,
 }
 
-/// Where buckets live. Every method is one atomic operation.
+/// Where buckets live. Every method is one atomic operation; in a Redis Cluster, as far as [`redis`] promises.
 pub trait Store: Send + Sync {
     /// Charges all of `charges`, or none if one of them lacks tokens. Keys must differ from each other, and there must be no
     /// more than [`MAX_CHARGES`].
@@ -186,14 +219,6 @@ pub trait Store: Send + Sync {
     fn publish(&self, scale: &ScaleName, factor: Factor) -> impl Future<Output = Result<(), StoreError>> + Send;
 }
 
-/// Counts of operations without an answer.
-struct Failures {
-    deadline: Counter,
-    unreachable: Counter,
-    refused: Counter,
-    full: Counter,
-}
-
 /// A wait as whole seconds of a `Retry-After` header (RFC 9110 section 10.2.3): rounded up, at least 1.
 pub fn retry_after_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
@@ -204,29 +229,26 @@ pub fn retry_after_seconds(wait: Duration) -> u64 {
 impl Limiter {
     /// A limiter over the configured store. With Redis, a task keeps the connection up until `shutdown` stops; Redis need
     /// not be there yet.
-    pub fn start(config: &config::Store, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, InvalidUrl> {
+    ///
+    /// # Errors
+    ///
+    /// Where Redis is to be reached with TLS, and that cannot be set up.
+    pub fn start(config: &config::Store, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, TlsSetupError> {
         let held = metrics.buckets.clone();
-        let place = if let Some(url) = &config.redis {
-            let redis = Redis::start(url, config, metrics, shutdown)?;
-            Place::Redis { redis, fallback: Fallback::new(config, held.clone()) }
+        let place = if let Some(servers) = &config.redis {
+            Place::Redis(Fleet::start(servers, config, metrics, shutdown)?)
         } else {
             metrics.store_up.set(1);
             Place::Process(Memory::new(config.max_buckets, held.clone()))
         };
-        Ok(Self { place, failures: Failures::new(metrics), held })
+        Ok(Self { place, failures: Failures::new(metrics), held, started: Instant::now() })
     }
 
     /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_CHARGES`].
     pub async fn decide(&self, charges: &[Charge<'_>]) -> Decision {
         let decided = match &self.place {
-            Place::Process(memory) => Decision::by(Charged::Process, memory, charges).await,
-            Place::Redis { redis, fallback } => match Decision::by(Charged::Redis, redis, charges).await {
-                Err(error) => {
-                    self.failures.count(error);
-                    fallback.decide(charges).await
-                }
-                decided => decided,
-            },
+            Place::Process(memory) => memory.decide(charges).await.map(|verdict| Decision::by(Charged::Process, verdict)),
+            Place::Redis(fleet) => fleet.decide(charges).await,
         };
         decided.unwrap_or_else(|error| {
             self.failures.count(error);
@@ -237,13 +259,9 @@ impl Limiter {
     /// Gives back what `charges` took. Where the store that took it cannot be reached, it is lost: a limit may then admit
     /// less than it could, never more.
     pub async fn refund(&self, receipt: Receipt, charges: &[Charge<'_>]) {
-        let refunded = match (&self.place, receipt.0) {
-            (Place::Process(memory), _) => memory.refund(charges).await,
-            (Place::Redis { redis, .. }, Charged::Redis) => redis.refund(charges).await,
-            (Place::Redis { fallback, .. }, Charged::Process) => match fallback.memory() {
-                Some(memory) => memory.refund(charges).await,
-                None => Ok(()),
-            },
+        let refunded = match &self.place {
+            Place::Process(memory) => memory.refund(charges).await,
+            Place::Redis(fleet) => fleet.refund(receipt.0, charges).await,
         };
         self.failures.count_if(refunded);
     }
@@ -253,12 +271,7 @@ impl Limiter {
     pub async fn publish(&self, scale: &ScaleName, factor: Factor) {
         let published = match &self.place {
             Place::Process(memory) => memory.publish(scale, factor).await,
-            Place::Redis { redis, fallback } => {
-                if let Some(memory) = fallback.memory() {
-                    self.failures.count_if(memory.publish(scale, factor).await);
-                }
-                redis.publish(scale, factor).await
-            }
+            Place::Redis(fleet) => fleet.publish(scale, factor).await,
         };
         self.failures.count_if(published);
     }
@@ -267,8 +280,19 @@ impl Limiter {
     pub fn status(&self) -> Status {
         match &self.place {
             Place::Process(_) => Status::Embedded,
-            Place::Redis { redis, .. } if *redis.up().borrow() => Status::Connected,
-            Place::Redis { fallback, .. } => Status::Disconnected(fallback.policy()),
+            Place::Redis(fleet) => fleet.status(),
+        }
+    }
+
+    /// What operators are told.
+    pub fn report(&self) -> Report {
+        let buckets = self.buckets();
+        match &self.place {
+            Place::Process(_) => {
+                let since = self.started.elapsed();
+                Report { since, replicas: 1, last_failure: None, denied: 0, debts: 0, buckets }
+            }
+            Place::Redis(fleet) => fleet.report(buckets),
         }
     }
 
@@ -276,7 +300,7 @@ impl Limiter {
     pub fn up(&self) -> watch::Receiver<bool> {
         match &self.place {
             Place::Process(_) => watch::Sender::new(true).subscribe(),
-            Place::Redis { redis, .. } => redis.up(),
+            Place::Redis(fleet) => fleet.up(),
         }
     }
 
@@ -289,9 +313,8 @@ impl Limiter {
 // === impl Decision ===
 
 impl Decision {
-    async fn by(charged: Charged, store: &impl Store, charges: &[Charge<'_>]) -> Result<Self, StoreError> {
-        let Verdict { admitted, standings } = store.decide(charges).await?;
-        Ok(if admitted { Self::Admitted { receipt: Receipt(charged), standings } } else { Self::Refused { standings } })
+    fn by(charged: Charged, Verdict { admitted, standings }: Verdict) -> Self {
+        if admitted { Self::Admitted { receipt: Receipt(charged), standings } } else { Self::Refused { standings } }
     }
 }
 
@@ -307,35 +330,6 @@ impl Limit {
     pub fn until_next_token(&self, standing: &Standing) -> Duration {
         let next = (standing.tokens / MICRO + 1) * MICRO;
         self.wait(standing, next.min(self.bucket.capacity))
-    }
-}
-
-// === impl Failures ===
-
-impl Failures {
-    fn new(metrics: &Metrics) -> Self {
-        let counter = |cause| metrics.store_failures.get_or_create(&CauseLabels { cause }).clone();
-        Self {
-            deadline: counter("deadline"),
-            unreachable: counter("unreachable"),
-            refused: counter("refused"),
-            full: counter("full"),
-        }
-    }
-
-    fn count(&self, error: StoreError) {
-        match error {
-            StoreError::Deadline => self.deadline.inc(),
-            StoreError::Unreachable => self.unreachable.inc(),
-            StoreError::Refused => self.refused.inc(),
-            StoreError::Full => self.full.inc(),
-        };
-    }
-
-    fn count_if(&self, result: Result<(), StoreError>) {
-        if let Err(error) = result {
-            self.count(error);
-        }
     }
 }
 

@@ -107,6 +107,16 @@ metrics! {
     store_failures: Family<CauseLabels, Counter> = "store_failures";
     /// Connections made to the store.
     store_connects: Counter = "store_connects";
+    /// Changes between the configured store and its failure policy.
+    store_changes: Counter = "store_changes";
+    /// Replicas that share the store, this one included; the last count while the store is away.
+    store_replicas: Gauge = "store_replicas";
+    /// Decisions by the store's failure policy.
+    fallback_decisions: Counter = "fallback_decisions";
+    /// Refusals from memory, without asking the store.
+    denied_fast: Counter = "denied_fast";
+    /// Buckets that were charged in the store's place, which the store has yet to learn.
+    debts: Gauge = "debts";
     /// Buckets held in this process.
     buckets: Gauge = "buckets";
     /// The factor by which a signal scales refill rates.

@@ -9,7 +9,7 @@
 //! The way of a request: `pool` leases a connection (or `connect`s, by `tls` where asked), `upload` watches its body go out,
 //! and `response` hands the connection back when the response has ended.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
@@ -22,6 +22,7 @@ use crate::{
     body::{Fault, RequestBody},
     config,
     metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
+    tls::TlsSetupError,
 };
 
 mod connect;
@@ -73,26 +74,12 @@ pub enum UpstreamError {
 /// Why an upstream cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum UpstreamSetupError {
-    /// The file of certificate authorities cannot be read, or is no PEM.
-    #[error("cannot read certificate authorities from {path}: {cause}", path = path.display())]
-    Authorities {
-        /// The file.
-        path: PathBuf,
-        /// What went wrong.
-        cause: rustls::pki_types::pem::Error,
-    },
-    /// The file holds no usable certificate, and a connection could never be trusted.
-    #[error("no certificate authority in {path}", path = path.display())]
-    NoAuthorities {
-        /// The file.
-        path: PathBuf,
-    },
+    /// The authorities cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsSetupError),
     /// The host can neither be asked for by name nor by address.
     #[error("`{0}` is no host that a certificate could name")]
     Host(String),
-    /// TLS itself cannot be set up.
-    #[error("cannot set up TLS: {0}")]
-    Tls(#[from] rustls::Error),
 }
 
 /// How one attempt over one connection ended.

@@ -117,6 +117,10 @@ impl Reader<'_, '_> {
         self.entries.contains_key(key)
     }
 
+    fn is_list(&self, key: &str) -> bool {
+        self.entries.get(key).is_some_and(|value| matches!(value.kind, ValueKind::Array(_)))
+    }
+
     fn key_of(&self, key: &str) -> String {
         if self.key.is_empty() { key.to_owned() } else { format!("{}.{key}", self.key) }
     }

@@ -6,7 +6,7 @@ use secrecy::{ExposeSecret, SecretString};
 use serde::{Serialize, Serializer};
 use subtle::ConstantTimeEq;
 
-use super::{source::read_file, url::without_password, value};
+use super::source::read_file;
 
 /// A password, token or URL that holds one. Wiped from memory when dropped.
 #[derive(Clone)]
@@ -59,10 +59,4 @@ pub(super) fn from_file(path: &str) -> Result<String, String> {
     let text = read_file(Path::new(path), LIMIT)?;
     let line = text.strip_suffix('\n').map_or(text.as_str(), |line| line.strip_suffix('\r').unwrap_or(line));
     if line.is_empty() { Err("expected a file that is not empty".to_owned()) } else { Ok(line.to_owned()) }
-}
-
-/// Writes a URL with its password hidden, and [`value::NOT_SET`] where there is none.
-#[expect(clippy::ref_option, reason = "serde hands it over so")]
-pub(super) fn optional_url<S: Serializer>(url: &Option<Secret>, serializer: S) -> Result<S::Ok, S::Error> {
-    value::optional(&url.as_ref().map(|url| without_password(url.expose())), serializer)
 }

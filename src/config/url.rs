@@ -98,7 +98,7 @@ fn default_port(tls: bool) -> u16 {
     if tls { 443 } else { 80 }
 }
 
-fn parse_port(text: &str) -> Option<u16> {
+pub(super) fn parse_port(text: &str) -> Option<u16> {
     let port = text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok())??;
     (port > 0).then_some(port)
 }

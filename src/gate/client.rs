@@ -105,9 +105,9 @@ impl Identification {
 // === impl Client ===
 
 impl Client {
-    /// Adds what it is called to a key.
+    /// Adds what it is called to a key: first what differs, for it decides on the group.
     pub fn add_identity(&self, key: KeyParts) -> KeyParts {
-        key.part(self.identity.kind.as_bytes()).part(self.identity.text.as_bytes())
+        key.part(self.identity.text.as_bytes()).part(self.identity.kind.as_bytes())
     }
 
     /// Adds the address that counts for limits to a key.

@@ -14,7 +14,7 @@ use super::{
     throttle::{Limited, count_refusals, refuse},
 };
 use crate::limiter::{
-    Charge, MAX_CHARGES, Standing, Terms,
+    Charge, MAX_CHARGES, Standing,
     key::{Key, KeyHasher},
     retry_after_seconds,
 };
@@ -77,8 +77,8 @@ impl<'a> Question<'a> {
     /// Counts a refusal and says what to wait for: the limit or the guard that takes longest.
     pub fn refused(&self, standings: &[Standing], headers: &HeaderMap) -> Rejection {
         let limits = self.limits.len();
-        let waits: ArrayVec<Duration, MAX_CHARGES> =
-            (0..self.charges.len()).map(|place| self.wait(place, standings)).collect();
+        let wait = |(charge, standing): (&Charge<'_>, &Standing)| charge.limit.wait(standing, charge.cost);
+        let waits: ArrayVec<Duration, MAX_CHARGES> = self.charges.iter().zip(standings).map(wait).collect();
         let refusing = self.guards.iter().zip(&waits[limits..]).filter(|(_, wait)| !wait.is_zero());
         refusing.clone().for_each(|(guard, _)| _ = guard.refused.inc());
         let longest = waits[..limits].iter().max().copied().unwrap_or_default();
@@ -89,15 +89,5 @@ impl<'a> Question<'a> {
             }
             _ => refuse(self.limits, self.route.policy.as_ref(), standings, headers),
         }
-    }
-
-    /// How long a charge would have to wait. An identity whose bucket lacks anything is certainly not new.
-    fn wait(&self, place: usize, standings: &[Standing]) -> Duration {
-        let charge = &self.charges[place];
-        let is_asked = match charge.terms {
-            Terms::TakeIfNew(other) => standings[other].tokens >= self.charges[other].limit.bucket.capacity,
-            Terms::Take | Terms::Need => true,
-        };
-        if is_asked { charge.limit.wait(&standings[place], charge.cost) } else { Duration::ZERO }
     }
 }

@@ -70,13 +70,7 @@ impl Limiter {
         let charge = Charge { limit: &PAUSES, key, cost, terms: Terms::Take };
         match &self.place {
             Place::Process(memory) => self.failures.count_if(memory.pause(&charge)),
-            Place::Redis { redis, fallback } => {
-                // In this process too, for the time when the store is away.
-                if let Some(memory) = fallback.memory() {
-                    self.failures.count_if(memory.pause(&charge));
-                }
-                self.failures.count_if(redis.pause(&charge).await);
-            }
+            Place::Redis(fleet) => self.failures.count_if(fleet.pause(&charge).await),
         }
     }
 }

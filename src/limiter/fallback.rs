@@ -1,30 +1,56 @@
 //! Who decides while Redis cannot: the policy of `store.on_failure`.
 //!
-//! Promised: an answer at once, without any I/O. Not promised: the fleet's. Local buckets are this process's own and begin
-//! full, so that during an outage each replica admits up to the whole limit.
+//! Promised: an answer at once, without any I/O. With `local`, N replicas that decide for themselves admit together no more
+//! than one limit: each holds a share of 1/N of every capacity and rate, N as last [counted](super::replicas). Buckets are
+//! warm: they follow what Redis last told of them, so whoever was drained there is drained here. What is admitted here is
+//! [charged in Redis](super::debts) when it is back.
+//! Not promised: what this replica cannot know. It has not heard of what others took since its own last answer about a
+//! bucket, which is at most (N-1)/N of the capacity; and while it is cut off alone, the others still have the whole limit.
+//! An address that brings new identities here owes nothing for them. A share smaller than one request would never admit any: there each replica may admit one request ahead, and the rate is
+//! kept.
+//!
+//! A share is not cut out of the limit: instead a request costs N times as much of the whole, which is the same without
+//! rounding, and needs no conversion when Redis goes or comes back.
 
+use arrayvec::ArrayVec;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::{Charge, Charged, Decision, RETRY_AFTER, StoreError, memory::Memory};
-use crate::config::{self, OnFailure};
+use super::{
+    Charge, Charged, Decision, Limit, MAX_CHARGES, RETRY_AFTER, Receipt, Standing, Standings, Store, StoreError, Terms,
+    Verdict,
+    debts::{Debt, Debts},
+    key::Key,
+    memory::Memory,
+    scale::ScaleName,
+};
+use crate::config::{self, Factor, OnFailure};
 
 /// Who decides while Redis cannot.
 pub(super) enum Fallback {
-    /// Buckets in this process.
-    Local(Memory),
+    /// This process.
+    Local(Box<Local>),
     /// Nobody; nothing passes.
     Deny,
     /// Nobody; everything passes.
     Allow,
 }
 
+/// This replica's share of all limits.
+pub(super) struct Local {
+    memory: Memory,
+    debts: Debts,
+}
+
 // === impl Fallback ===
 
 impl Fallback {
-    /// As configured; `held` shows how many buckets there are.
-    pub(super) fn new(config: &config::Store, held: Gauge) -> Self {
+    /// As configured; `held` shows how many buckets there are, and `debts` how many of them owe.
+    pub(super) fn new(config: &config::Store, held: Gauge, debts: Gauge) -> Self {
         match config.on_failure {
-            OnFailure::Local => Self::Local(Memory::new(config.max_buckets, held)),
+            OnFailure::Local => Self::Local(Box::new(Local {
+                memory: Memory::new(config.max_buckets, held),
+                debts: Debts::new(config.max_buckets, debts),
+            })),
             OnFailure::Deny => Self::Deny,
             OnFailure::Allow => Self::Allow,
         }
@@ -40,16 +66,118 @@ impl Fallback {
     }
 
     /// Its buckets, where it has any.
-    pub(super) fn memory(&self) -> Option<&Memory> {
-        if let Self::Local(memory) = self { Some(memory) } else { None }
+    pub(super) fn local(&self) -> Option<&Local> {
+        if let Self::Local(local) = self { Some(local) } else { None }
     }
 
-    /// Decides in Redis' place; fails only where there is no room for another bucket.
-    pub(super) async fn decide(&self, charges: &[Charge<'_>]) -> Result<Decision, StoreError> {
+    /// Decides in Redis' place, as one of `replicas`; fails only where there is no room for another bucket. At most
+    /// [`MAX_CHARGES`] charges.
+    pub(super) fn decide(&self, charges: &[Charge<'_>], replicas: u32) -> Result<Decision, StoreError> {
         match self {
-            Self::Local(memory) => Decision::by(Charged::Process, memory, charges).await,
+            Self::Local(local) => local.decide(charges, replicas),
             Self::Deny => Ok(Decision::Unavailable { retry_after: RETRY_AFTER }),
             Self::Allow => Ok(Decision::Unlimited),
         }
     }
 }
+
+// === impl Local ===
+
+impl Local {
+    fn decide(&self, charges: &[Charge<'_>], replicas: u32) -> Result<Decision, StoreError> {
+        let limits = limits(charges, replicas);
+        let Verdict { admitted, standings } =
+            self.memory.decide_at(&shared(charges, &limits, replicas), self.memory.now())?;
+        let own = |(standing, charge)| own(standing, share(charge, replicas));
+        let standings = standings.iter().zip(charges).map(own).collect();
+        if !admitted {
+            return Ok(Decision::Refused { standings });
+        }
+        for charge in charges.iter().filter(|charge| charge.terms == Terms::Take) {
+            self.debts.add(charge.key, Debt { limit: charge.limit.clone(), amount: charge.cost, replicas });
+        }
+        Ok(Decision::Admitted { receipt: Receipt(Charged::Local { replicas }), standings })
+    }
+
+    /// Gives back what was charged here as one of `replicas`; answers the charges that Redis has been told of meanwhile.
+    pub(super) fn refund<'a>(&self, charges: &[Charge<'a>], replicas: u32) -> ArrayVec<Charge<'a>, MAX_CHARGES> {
+        let limits = limits(charges, replicas);
+        // A refund of as many charges as were admitted cannot fail.
+        let _ = self.memory.refund_at(&shared(charges, &limits, replicas), self.memory.now());
+        charges.iter().filter(|charge| !self.debts.forgive(charge)).copied().collect()
+    }
+
+    /// Takes over what Redis gave back.
+    pub(super) fn refunded(&self, charges: &[Charge<'_>]) {
+        let _ = self.memory.refund_at(charges, self.memory.now());
+    }
+
+    /// Takes over what Redis told of the buckets that were charged. Without room, a bucket is full when its turn comes.
+    pub(super) fn mirror(&self, charges: &[Charge<'_>], standings: &Standings) {
+        // A bucket that is full is not written: it might be new, and a bucket that is held is not.
+        let charged = |(charge, standing): &(Charge<'_>, Standing)| {
+            charge.terms == Terms::Take && standing.tokens < charge.limit.bucket.capacity
+        };
+        let told = charges.iter().copied().zip(standings.iter().copied()).filter(charged);
+        let (charges, standings): (ArrayVec<_, MAX_CHARGES>, Standings) = told.unzip();
+        let _ = self.memory.mirror_at(&charges, &standings, self.memory.now());
+    }
+
+    /// Takes over a factor that was published.
+    pub(super) async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
+        self.memory.publish(scale, factor).await
+    }
+
+    /// Leaves a bucket at least `charge.cost` short of full.
+    pub(super) fn pause(&self, charge: &Charge<'_>) -> Result<(), StoreError> {
+        self.memory.pause(charge)
+    }
+
+    /// What Redis has yet to be told.
+    pub(super) fn debts(&self) -> &Debts {
+        &self.debts
+    }
+
+    /// Removes what a bucket owes, to be paid. What it has regained since it no longer owes.
+    pub(super) fn take_debt(&self, key: Key) -> Option<Debt> {
+        let Debt { limit, amount, replicas } = self.debts.take(key)?;
+        let tokens = self.memory.tokens_at(&Charge { limit: &limit, key, cost: 0, terms: Terms::Take }, self.memory.now());
+        let missing = limit.bucket.capacity.saturating_sub(tokens).div_ceil(u64::from(replicas));
+        let amount = amount.min(missing);
+        (amount > 0).then_some(Debt { limit, amount, replicas })
+    }
+}
+
+/// The limits of `charges`, each with room for one request of one of `replicas`.
+fn limits(charges: &[Charge<'_>], replicas: u32) -> ArrayVec<Limit, MAX_CHARGES> {
+    let limit = |charge: &Charge<'_>| {
+        let mut limit = charge.limit.clone();
+        limit.bucket.capacity = limit.bucket.capacity.max(cost(charge, replicas));
+        limit
+    };
+    charges.iter().map(limit).collect()
+}
+
+/// `charges` to the whole of `limits` that weigh like charges to a share of them.
+fn shared<'a>(charges: &[Charge<'_>], limits: &'a [Limit], replicas: u32) -> ArrayVec<Charge<'a>, MAX_CHARGES> {
+    let shared = |(charge, limit): (&Charge<'_>, &'a Limit)| Charge { limit, cost: cost(charge, replicas), ..*charge };
+    charges.iter().zip(limits).map(shared).collect()
+}
+
+fn cost(charge: &Charge<'_>, replicas: u32) -> u64 {
+    charge.cost.saturating_mul(u64::from(share(charge, replicas)))
+}
+
+/// Among how many a charge's bucket is divided: what is only needed, and stays, is everyone's.
+fn share(charge: &Charge<'_>, replicas: u32) -> u32 {
+    if charge.terms == Terms::Need { 1 } else { replicas }
+}
+
+/// What a standing of the whole means for one of `replicas`: so much is its own, and refills so fast.
+fn own(standing: &Standing, replicas: u32) -> Standing {
+    let factor = Factor::new(f64::from(standing.factor.millionths() / replicas) / 1e6).unwrap_or(standing.factor);
+    Standing { tokens: standing.tokens / u64::from(replicas), factor }
+}
+
+#[cfg(test)]
+mod tests;

@@ -45,18 +45,15 @@ pub struct Answer {
 impl Limiter {
     /// Claims, renews or gives up a signal's lease; `None` where no store answers.
     pub async fn lead(&self, claim: &Claim<'_>) -> Option<Answer> {
-        let Place::Redis { redis, .. } = &self.place else { return None };
-        redis.lease(claim).await.map_err(|error| self.failures.count(error)).ok()
+        let Place::Redis(fleet) = &self.place else { return None };
+        fleet.lead(claim).await.map_err(|error| self.failures.count(error)).ok()
     }
 
     /// Takes over a factor that another replica has published: into the buckets of this process, and to restore it in a
     /// store that loses it.
     pub async fn adopt(&self, scale: &super::scale::ScaleName, factor: Factor) {
-        if let Place::Redis { redis, fallback } = &self.place {
-            redis.adopt(scale, factor);
-            if let Some(memory) = fallback.memory() {
-                self.failures.count_if(super::Store::publish(memory, scale, factor).await);
-            }
+        if let Place::Redis(fleet) = &self.place {
+            self.failures.count_if(fleet.adopt(scale, factor).await);
         }
     }
 }

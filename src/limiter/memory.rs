@@ -11,7 +11,7 @@
 
 use std::{
     collections::HashMap,
-    hash::{BuildHasherDefault, Hasher},
+    hash::BuildHasherDefault,
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
@@ -21,9 +21,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::{
-    Charge, Limit, MAX_CHARGES, Standing, Store, StoreError, Terms, Verdict,
+    Charge, Limit, MAX_CHARGES, Standing, Standings, Store, StoreError, Terms, Verdict,
     bucket::{Level, MICRO},
-    key::Key,
+    key::{FirstWord, Key},
     scale::{ScaleName, Timeline, real_wait},
 };
 use crate::config::Factor;
@@ -109,8 +109,11 @@ impl Memory {
     pub fn decide_at(&self, charges: &[Charge<'_>], now: u64) -> Result<Verdict, StoreError> {
         let mut locked = self.lock_all(charges)?;
         let settled = self.settle(&locked, charges, now);
-        let mut standings: ArrayVec<_, MAX_CHARGES> =
-            settled.iter().map(|bucket| Standing { tokens: bucket.level.tokens, factor: bucket.factor }).collect();
+        let standing = |(bucket, charge): (&Settled, &Charge<'_>)| {
+            let tokens = if bucket.asked { bucket.level.tokens } else { charge.limit.bucket.capacity };
+            Standing { tokens, factor: bucket.factor }
+        };
+        let mut standings: Standings = settled.iter().zip(charges).map(standing).collect();
         let admitted =
             settled.iter().zip(charges).all(|(bucket, charge)| !bucket.asked || bucket.level.tokens >= charge.cost);
         if admitted {
@@ -152,8 +155,35 @@ impl Memory {
         });
     }
 
+    /// Takes over what the store told of buckets, and the factors it goes by. Answers may come in another order than they
+    /// were given, so of two levels the lower counts. Where there is no room, nothing is taken over.
+    pub(super) fn mirror_at(&self, charges: &[Charge<'_>], standings: &Standings, now: u64) -> Result<(), StoreError> {
+        for (charge, standing) in charges.iter().zip(standings) {
+            if let Some(scale) = &charge.limit.scale
+                && self.scaled(charge.limit, now).1 != standing.factor
+            {
+                self.publish_at(scale, standing.factor, now);
+            }
+        }
+        let mut locked = self.lock_all(charges)?;
+        let settled = self.settle(&locked, charges, now);
+        self.make_room(&mut locked, &settled, now)?;
+        for ((bucket, charge), standing) in settled.iter().zip(charges).zip(standings) {
+            let level = Level { tokens: bucket.level.tokens.min(standing.tokens), at: bucket.level.at };
+            self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+        }
+        Ok(())
+    }
+
+    /// What a bucket holds at a given time, in micro-tokens.
+    pub(super) fn tokens_at(&self, charge: &Charge<'_>, now: u64) -> u64 {
+        let charges = std::slice::from_ref(charge);
+        let settled = self.lock_all(charges).map(|locked| self.settle(&locked, charges, now));
+        settled.ok().and_then(|settled| Some(settled.first()?.level.tokens)).unwrap_or(charge.limit.bucket.capacity)
+    }
+
     /// The time by its own clock.
-    fn now(&self) -> u64 {
+    pub(super) fn now(&self) -> u64 {
         u64::try_from(self.started.elapsed().as_micros()).unwrap_or(u64::MAX)
     }
 
@@ -261,26 +291,6 @@ impl Shard {
         self.sweep_at = (left * 2).max(SWEEP_SIZE_MIN).min(self.room);
         self.sweep_after = if self.sweep_at == self.room { now.saturating_add(SWEEP_INTERVAL) } else { 0 };
         before - left
-    }
-}
-
-/// Takes a [`Key`], which is a hash already, for its own hash.
-#[derive(Default)]
-struct FirstWord(u64);
-
-impl Hasher for FirstWord {
-    fn write_u64(&mut self, word: u64) {
-        self.0 = word;
-    }
-
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
-        }
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
     }
 }
 

@@ -4,97 +4,211 @@
 //! is away, an error at once. A call whose outcome is unknown is never repeated: the error can only be to admit less.
 //! Not promised: that a publication which fails is repeated at once: it is with the next session, or by the publisher.
 //!
-//! [`script`] is what is said, `session` one connection that says it, `link` what keeps one up.
+//! In a Cluster, one call reaches the keys of one slot. Buckets are kept in [groups](Key::group) by the first value that
+//! their limit counts by: all limits of a route that begin with the client are in one slot, and that is still one call. (A
+//! route's first limit could not lend its slot to the others, for a bucket must be found in the same place from every route
+//! that shares it.) What `across` promises for limits in several slots is a little less: see there.
+//!
+//! [`script`] is what is said, `session` one connection that says it, `link` what keeps one up, `sentinel` and `cluster` know
+//! to whom, and `dial` how to get there.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
-use tokio::sync::watch;
+use arc_swap::ArcSwapOption;
+use redis::Value;
+use tokio::{sync::watch, time::Instant};
 
-use super::{Charge, MAX_CHARGES, Standings, Store, StoreError, Verdict, scale::ScaleName};
+use super::{Charge, MAX_CHARGES, Standings, Store, StoreError, Verdict, key::Key, scale::ScaleName};
 use crate::{
-    config::{self, Factor, Secret},
+    config::{self, Factor, Servers},
     metrics::Metrics,
     shutdown::Shutdown,
+    tls::TlsSetupError,
 };
 
+mod across;
+mod cluster;
 mod control;
+mod dial;
 mod eviction;
+mod fleet;
 mod link;
 pub mod script;
+mod sentinel;
 mod session;
+mod slots;
 
-use link::{Link, LinkMetrics};
+use cluster::Cluster;
+use dial::Dialer;
+use link::{Common, Link, Server};
 use script::{Change, Flow, KeySpace, Script};
+use sentinel::Sentinels;
+use session::{Call, End, Failure};
+use slots::{GROUPS, tag};
 
 /// Buckets in Redis.
 pub struct Redis {
-    link: Arc<Link>,
+    common: Arc<Common>,
+    /// By group; one, where all keys are together.
+    spaces: Arc<[KeySpace]>,
+    links: Links,
+    shutdown: Shutdown,
 }
 
-/// The URL is none that this store can use. It is not shown, for it may hold a password.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("store.redis is not a URL of the form redis://[user:password@]host:port/db")]
-pub struct InvalidUrl;
+/// What is connected to.
+#[derive(Clone)]
+enum Links {
+    /// One server has all keys.
+    One(Arc<Link>),
+    /// Each primary has some.
+    Cluster(Arc<Cluster>),
+}
 
 // === impl Redis ===
 
 impl Redis {
-    /// Begins to keep a connection to `url` up, until `shutdown` stops. Redis need not be there yet.
-    pub fn start(url: &Secret, config: &config::Store, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, InvalidUrl> {
-        let metrics = LinkMetrics {
-            up: metrics.store_up.clone(),
+    /// Begins to keep connections to `servers` up, until `shutdown` stops. Redis need not be there yet.
+    ///
+    /// # Errors
+    ///
+    /// Where TLS is asked for and cannot be set up.
+    pub fn start(
+        servers: &config::Redis,
+        config: &config::Store,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Result<Self, TlsSetupError> {
+        let common = Arc::new(Common {
+            dialer: Dialer::new(servers, config)?,
+            deadline: config.deadline,
+            factors: Mutex::default(),
+            last_cause: ArcSwapOption::empty(),
             connects: metrics.store_connects.clone(),
             duration: metrics.store_duration.clone(),
+        });
+        let gauge = metrics.store_up.clone();
+        let together = || vec![KeySpace::new(&config.key_prefix)];
+        let one = |server| Links::One(Arc::new(Link::new(common.clone(), server, together(), gauge.clone())));
+        let (spaces, links) = match &servers.servers {
+            Servers::One(address) => (together().into(), one(Server::Fixed(address.clone()))),
+            Servers::Sentinel { sentinels, master } => {
+                let dialer = common.dialer.for_sentinels(config.sentinel_password.as_ref());
+                let sentinels = Sentinels::new(dialer, sentinels.clone(), master.clone());
+                (together().into(), one(Server::Named(sentinels)))
+            }
+            Servers::Cluster { seeds } => {
+                let space = |group| KeySpace::tagged(&config.key_prefix, &tag(group));
+                let spaces: Arc<[_]> = (0..=u8::MAX).map(space).collect();
+                let cluster = Cluster::new(common.clone(), seeds.clone(), spaces.clone(), gauge.clone());
+                (spaces, Links::Cluster(Arc::new(cluster)))
+            }
         };
-        let link = Arc::new(Link::new(parse(url)?, KeySpace::new(&config.key_prefix), config.deadline, metrics));
-        let (kept, stopping) = (link.clone(), shutdown.clone());
+        let (kept, stopping) = (links.clone(), shutdown.clone());
         shutdown.spawn(async move {
             tokio::select! {
                 () = kept.keep_up() => {}
                 () = stopping.stopped() => kept.fall(),
             }
         });
-        Ok(Self { link })
+        Ok(Self { common, spaces, links, shutdown: shutdown.clone() })
     }
 
-    /// Whether it decides now, and when that changes.
+    /// Whether it decides now, on all keys, and when that changes.
     pub fn up(&self) -> watch::Receiver<bool> {
-        self.link.up()
+        match &self.links {
+            Links::One(link) => link.up(),
+            Links::Cluster(cluster) => cluster.up(),
+        }
+    }
+
+    /// Whether it can be asked about a bucket now.
+    pub fn reaches(&self, key: Key) -> bool {
+        match &self.links {
+            Links::One(link) => link.session().is_ok(),
+            Links::Cluster(cluster) => cluster.reaches(self.group(key)),
+        }
+    }
+
+    /// In which of the spaces a bucket is.
+    fn group(&self, key: Key) -> u8 {
+        if self.spaces.len() < GROUPS { 0 } else { key.group() }
+    }
+
+    /// Charges buckets of one group.
+    fn charge(&self, group: u8, flow: Flow, charges: &[Charge<'_>], until: Instant) -> Call {
+        let keys = &self.spaces[usize::from(group)];
+        Call::new(Script::Charge, until, |digest| keys.charge(digest, flow, charges))
+    }
+
+    /// Why it stopped deciding the last time.
+    pub fn last_cause(&self) -> Option<Arc<String>> {
+        self.common.last_cause.load_full()
     }
 }
 
 impl Store for Redis {
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
-        if charges.is_empty() {
+        let Some(first) = charges.first() else {
             return Ok(Verdict { admitted: true, standings: Standings::new() });
-        }
+        };
         bounded(charges)?;
-        let make = |digest: &str| self.link.keys.charge(digest, Flow::Take, charges);
-        self.link.session()?.call(Script::Charge, make, |reply| script::verdict(reply, charges)).await
+        let group = self.group(first.key);
+        if charges.iter().any(|charge| self.group(charge.key) != group) {
+            return self.decide_across(charges).await;
+        }
+        let call = self.charge(group, Flow::Take, charges, self.common.until());
+        self.links.call(group, &call, |reply| script::verdict(reply, charges)).await
     }
 
     async fn refund(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
-        if charges.is_empty() {
-            return Ok(());
-        }
         bounded(charges)?;
-        let make = |digest: &str| self.link.keys.charge(digest, Flow::Give, charges);
-        self.link.session()?.call(Script::Charge, make, |_| Some(())).await
+        self.move_across(Flow::Give, charges).await
     }
 
     async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
         self.adopt(scale, factor);
-        self.link.publish(&*self.link.session()?, scale, factor, Change::Switch).await
+        match &self.links {
+            Links::One(link) => link.publish(&link.session()?, scale, factor, Change::Switch).await,
+            Links::Cluster(cluster) => cluster.publish(scale, factor).await,
+        }
+    }
+}
+
+// === impl Links ===
+
+impl Links {
+    /// Makes a call about keys of `group`, where they are.
+    async fn call<T>(&self, group: u8, call: &Call, read: impl Fn(&Value) -> Option<T>) -> Result<T, StoreError> {
+        match self {
+            Self::One(link) => {
+                let session = link.session()?;
+                session.call(call, false, read).await.map_err(|failure| {
+                    if let Failure::Redirected(redirect) = &failure {
+                        session.end_with(End::Moved(redirect.address.clone()));
+                    }
+                    failure.final_error()
+                })
+            }
+            Self::Cluster(cluster) => cluster.call(group, call, read).await,
+        }
+    }
+
+    async fn keep_up(&self) {
+        match self {
+            Self::One(link) => link.keep_up().await,
+            Self::Cluster(cluster) => cluster.keep_up().await,
+        }
+    }
+
+    fn fall(&self) {
+        match self {
+            Self::One(link) => link.fall(),
+            Self::Cluster(cluster) => cluster.fall(),
+        }
     }
 }
 
 /// Refuses more charges than a decision may have.
 fn bounded(charges: &[Charge<'_>]) -> Result<(), StoreError> {
     if charges.len() > MAX_CHARGES { Err(StoreError::Refused) } else { Ok(()) }
-}
-
-fn parse(url: &Secret) -> Result<ConnectionInfo, InvalidUrl> {
-    let info = url.expose().into_connection_info().map_err(|_| InvalidUrl)?;
-    if matches!(info.addr(), ConnectionAddr::Tcp(..)) { Ok(info) } else { Err(InvalidUrl) }
 }

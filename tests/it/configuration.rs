@@ -45,7 +45,8 @@ fn no_mistake_shows_a_secret() {
         r#"
         admin = "hunter2"
         [store]
-        redis = "rediss://:hunter2@localhost"
+        redis = "redis+sentinel://:hunter2@localhost"
+        sentinel_password = ["hunter2"]
         [upstreams.cxone]
         url = "https://user:hunter2@localhost/"
         [load.backend]
@@ -144,6 +145,7 @@ fn what_is_printed_loads_back_to_the_same_and_shows_no_secret() {
     // Secrets aside.
     expected.admin.token.clone_from(&again.admin.token);
     expected.store.redis.clone_from(&again.store.redis);
+    expected.store.sentinel_password.clone_from(&again.store.sentinel_password);
     expected.identity.hash_key.clone_from(&again.identity.hash_key);
     expected.whitelist[1].secret.clone_from(&again.whitelist[1].secret);
     assert_eq!(again, expected);
@@ -177,6 +179,8 @@ fn a_variable_sets_its_key() {
         (&[("CXGATE__IDENTITY__STRIP_QUERY", "true")], "strip_query = true"),
         (&[("CXGATE__STORE__ON_FAILURE", "allow")], "on_failure = \"allow\""),
         (&[("CXGATE__STORE__REDIS", "redis://a")], "redis = \"redis://a\""),
+        (&[("CXGATE__STORE__REDIS", "redis://a, redis://b")], "redis = [\"redis://a\", \"redis://b\"]"),
+        (&[("REDIS_ADDR", "redis+sentinel://:p@a,b/m")], "redis = \"redis+sentinel://:[redacted]@a,b/m\""),
         (&[("CXGATE__UPSTREAMS__CXONE__URL", "http://a")], "url = \"http://a\"\nconnect_timeout = \"3s\""),
         (&[("CXGATE__UPSTREAMS__NEW__URL", "http://a")], "[upstreams.new]\nurl = \"http://a\"\nconnect_timeout = \"3s\""),
         (&[("CXGATE__UPSTREAMS", r#"{"New": {"url": "http://a"}}"#)], "[upstreams.New]\nurl = \"http://a\""),

@@ -75,7 +75,8 @@ impl Subject for Specification {
         let mut verdict = Verdict { admitted: true, standings: ArrayVec::new() };
         for (place, (level, factor)) in settled.iter().enumerate() {
             verdict.admitted &= !asked[place] || charges[place].cost <= level.tokens;
-            verdict.standings.push(Standing { tokens: level.tokens, factor: *factor });
+            let tokens = if asked[place] { level.tokens } else { charges[place].limit.bucket.capacity };
+            verdict.standings.push(Standing { tokens, factor: *factor });
         }
         for (place, charge) in charges.iter().enumerate().filter(|_| verdict.admitted) {
             if asked[place] && charge.terms != Terms::Need {

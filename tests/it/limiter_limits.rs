@@ -25,7 +25,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     redis_server::RedisServer,
-    rig::{PATIENCE, Rig, key},
+    rig::{PATIENCE, Rig, key, store},
 };
 
 /// How many requests of one client are under way at once.
@@ -40,13 +40,7 @@ fn bucket(capacity: u64, rate: u64) -> Limit {
 }
 
 fn embedded() -> Arc<Limiter> {
-    let config = config::Store {
-        redis: None,
-        deadline: PATIENCE,
-        on_failure: OnFailure::Deny,
-        key_prefix: "test".to_owned(),
-        max_buckets: 1000,
-    };
+    let config = config::Store { max_buckets: 1000, ..store() };
     Arc::new(Limiter::start(&config, &Metrics::default(), &Shutdown::default()).unwrap())
 }
 

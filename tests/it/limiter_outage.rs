@@ -245,18 +245,19 @@ async fn each_policy_answers_in_its_own_way() {
     ask_until_down(&local).await;
     ask_until_down(&allow).await;
     assert_eq!(ask(&allow.limiter, &two, "client").await, Decision::Unlimited);
-    // The fall-back's buckets begin full, and are buckets.
-    assert!(is_admitted(&ask(&local.limiter, &two, "client").await));
-    let Decision::Admitted { receipt, .. } = ask(&local.limiter, &two, "client").await else { panic!("two fit") };
+    // Who was drained in Redis is drained in the fall-back; who was not has a bucket there.
     assert!(matches!(ask(&local.limiter, &two, "client").await, Decision::Refused { .. }));
+    assert!(is_admitted(&ask(&local.limiter, &two, "other").await));
+    let Decision::Admitted { receipt, .. } = ask(&local.limiter, &two, "other").await else { panic!("two fit") };
+    assert!(matches!(ask(&local.limiter, &two, "other").await, Decision::Refused { .. }));
 
-    // What the fall-back charged it gives back, and not Redis, which never took it.
+    // What the fall-back charged is charged in Redis when it is back, though it lost everything; so it gives it back there.
     server.restart();
     local.until(true).await;
-    assert!(is_admitted(&ask(&local.limiter, &two, "client").await));
-    local.limiter.refund(receipt, &[Charge { limit: &two, key: key("client"), cost: MICRO, terms: Terms::Take }]).await;
-    assert!(is_admitted(&ask(&local.limiter, &two, "client").await));
-    assert!(matches!(ask(&local.limiter, &two, "client").await, Decision::Refused { .. }));
+    assert!(matches!(ask(&local.limiter, &two, "other").await, Decision::Refused { .. }));
+    local.limiter.refund(receipt, &[Charge { limit: &two, key: key("other"), cost: MICRO, terms: Terms::Take }]).await;
+    assert!(is_admitted(&ask(&local.limiter, &two, "other").await));
+    assert!(matches!(ask(&local.limiter, &two, "other").await, Decision::Refused { .. }));
     local.stop().await;
     allow.stop().await;
 }
@@ -283,10 +284,18 @@ async fn callers_that_went_away_get_nobody_else_into_their_place() {
     let server = RedisServer::start();
     let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
     rig.until(true).await;
+    nobody_gets_into_the_place_of_another(&rig, async || server.tell("CLIENT PAUSE 500 ALL").await).await;
+    rig.stop().await;
+}
+
+/// Drops 3,000 callers after `pause` has made Redis answer nothing for a moment, and sees each of 3,000 more get the verdict
+/// on its own bucket.
+pub(crate) async fn nobody_gets_into_the_place_of_another(rig: &Rig, pause: impl AsyncFnOnce()) {
+    let connects = rig.metrics.store_connects.get();
     // Each caller has a bucket of a capacity of its own, by which the verdict is told from all others.
     let own = |number: u64| Limit { bucket: Bucket { capacity: (1000 + number) * MICRO, rate: 1 }, ..limit() };
 
-    server.tell("CLIENT PAUSE 500 ALL").await;
+    pause().await;
     let mut callers = JoinSet::new();
     for number in 0..3000 {
         let limiter = rig.limiter.clone();
@@ -312,7 +321,38 @@ async fn callers_that_went_away_get_nobody_else_into_their_place() {
         let Decision::Admitted { standings, .. } = decision else { panic!("{decision:?}") };
         assert_eq!(standings[0].tokens, (999 + number) * MICRO);
     }
-    assert_eq!(rig.metrics.store_connects.get(), 1);
+    assert_eq!(rig.metrics.store_connects.get(), connects);
+}
+
+#[tokio::test]
+async fn callers_beyond_those_that_may_wait_are_refused_at_once() {
+    let server = RedisServer::start();
+    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
+    rig.until(true).await;
+    let begin = Instant::now();
+    server.tell("CLIENT PAUSE 1000 ALL").await;
+    let mut callers = JoinSet::new();
+    for number in 0..5000 {
+        let limiter = rig.limiter.clone();
+        let ask = async move {
+            limiter
+                .decide(&[Charge { limit: &limit(), key: key(&number.to_string()), cost: MICRO, terms: Terms::Take }])
+                .await
+        };
+        callers.spawn(ask);
+    }
+    let mut refused = 0;
+    while let Some(decision) = callers.join_next().await {
+        if is_admitted(&decision.unwrap()) {
+            break;
+        }
+        refused += 1;
+    }
+    // Redis was paused until the first that had waited was admitted: those before did not wait for it.
+    assert!(begin.elapsed() >= Duration::from_secs(1), "Redis was not paused");
+    assert!((900..950).contains(&refused), "{refused} were refused");
+    assert_eq!(rig.failures("busy"), refused);
+    assert!(callers.join_all().await.iter().all(is_admitted));
     rig.stop().await;
 }
 

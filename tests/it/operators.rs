@@ -45,6 +45,22 @@ async fn metrics_are_well_formed_and_never_name_a_client() {
 }
 
 #[tokio::test]
+async fn readiness_tells_more_to_those_who_ask() {
+    let upstream = StubUpstream::start().await;
+    let gate = TestGate::start(upstream.address, |_| ());
+    get_as(gate.proxy, "/api/v2/engage/webchat", "a").await;
+    let mut told = get(gate.admin, "/readyz?verbose", &[]).await.json();
+    assert!(told["since_seconds"].take().is_u64());
+    assert_eq!(
+        told,
+        serde_json::json!({
+            "status": "ready", "store": "embedded", "since_seconds": null, "replicas": 1, "last_failure": null,
+            "denied": 0, "debts": 0, "buckets": 1,
+        })
+    );
+}
+
+#[tokio::test]
 async fn the_admin_listener_answers_what_it_knows_and_nothing_else() {
     let upstream = StubUpstream::start().await;
     let gate = TestGate::start(upstream.address, |_| ());

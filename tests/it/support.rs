@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+pub mod cluster;
 pub mod daemon;
 pub mod forwarding;
 pub mod http;
 pub mod listening;
+pub mod oracle;
 pub mod raw_client;
 pub mod raw_upstream;
 pub mod redis_server;
+pub mod relay;
 pub mod rig;
+pub mod sentinels;
 pub mod stub_upstream;
 pub mod test_gate;
 pub mod websocket;

@@ -6,6 +6,7 @@ use std::{
     fmt::Display,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    path::PathBuf,
     time::Duration,
 };
 
@@ -62,6 +63,11 @@ pub(super) fn any_text(value: &Value) -> Result<String, String> {
 /// A text that `parse` understands.
 pub(super) fn parsed<T>(expected: &str, parse: impl Fn(&str) -> Option<T>) -> impl Fn(&Value) -> Result<T, String> {
     move |value| text(value).and_then(&parse).ok_or_else(|| expected.to_owned())
+}
+
+/// A file, by its path.
+pub(super) fn path(value: &Value) -> Result<PathBuf, String> {
+    parsed("the path of a file", |path| (!path.is_empty()).then(|| PathBuf::from(path)))(value)
 }
 
 /// One of a few words.

@@ -2,18 +2,18 @@
 
 use std::time::Duration;
 
-use redis::{ConnectionAddr, ConnectionInfo, IntoConnectionInfo};
-
 use super::{
     Reader,
-    kind::{choice, duration, integer, parsed},
+    kind::{choice, duration, integer, parsed, path},
 };
-use crate::config::{OnFailure, Store};
+use crate::config::{OnFailure, Redis, Store};
 
 pub(super) fn store(table: &mut Reader<'_, '_>) -> Store {
     let policies = [("local", OnFailure::Local), ("deny", OnFailure::Deny), ("allow", OnFailure::Allow)];
     Store {
-        redis: table.secret("redis", REDIS_URL, is_redis_url),
+        redis: redis(table),
+        sentinel_password: table.secret("sentinel_password", "a password", |_| true),
+        ca: table.optional("ca", path),
         deadline: table.or(
             "deadline",
             Duration::from_millis(50),
@@ -25,14 +25,24 @@ pub(super) fn store(table: &mut Reader<'_, '_>) -> Store {
     }
 }
 
-/// What this version can connect to.
-const REDIS_URL: &str = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE] (TLS, Sentinel and Cluster are not supported by \
-                         this version)";
+/// What one text may say.
+const REDIS_URL: &str = "redis://[USER:PASSWORD@]HOST[:PORT][/DATABASE], redis+sentinel://[USER:PASSWORD@]HOST[:PORT],…/MASTER\
+                         [/DATABASE], or the first for several nodes of a Cluster; rediss for TLS";
 
-/// Whether the Redis client will understand it, and take it to mean a plain connection to one server.
-fn is_redis_url(text: &str) -> bool {
-    let connection = text.strip_prefix("redis://").and_then(|_| text.into_connection_info().ok());
-    matches!(connection.as_ref().map(ConnectionInfo::addr), Some(ConnectionAddr::Tcp(..)))
+/// What an element of a list may say.
+const NODE_URL: &str = "redis://[USER:PASSWORD@]HOST[:PORT], or the same with rediss";
+
+fn redis(table: &mut Reader<'_, '_>) -> Option<Redis> {
+    if !table.is_list("redis") {
+        let text = table.secret("redis", REDIS_URL, |text| Redis::parse(text).is_some())?;
+        return Redis::parse(text.expose());
+    }
+    let nodes = table.elements("redis", parsed(NODE_URL, Redis::parse_node))?;
+    let cluster = Redis::cluster(nodes.into_iter().collect::<Option<_>>()?);
+    if cluster.is_none() {
+        table.wrong("redis", "expected at least one node, and for all of them the same scheme, user and password");
+    }
+    cluster
 }
 
 fn key_prefix(text: &str) -> Option<String> {

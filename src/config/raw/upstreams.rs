@@ -1,10 +1,10 @@
 //! `[upstreams.NAME]`.
 
-use std::{ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{ops::RangeInclusive, time::Duration};
 
 use super::{
     Reader,
-    kind::{duration, integer, origin, parsed},
+    kind::{duration, integer, origin, path},
 };
 use crate::config::{Origin, Upstream};
 
@@ -19,6 +19,6 @@ pub(super) fn upstream(table: &mut Reader<'_, '_>) -> Upstream {
         response_timeout: table.or("response_timeout", Duration::from_secs(30), duration(WAIT)),
         idle_timeout: table.or("idle_timeout", Duration::from_mins(1), duration(WAIT)),
         max_connections: table.or("max_connections", 1000, integer(1..=100_000)),
-        ca: table.optional("ca", parsed("the path of a file", |path| (!path.is_empty()).then(|| PathBuf::from(path)))),
+        ca: table.optional("ca", path),
     }
 }

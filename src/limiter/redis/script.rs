@@ -1,5 +1,7 @@
 //! What is said to Redis and what it answers: the scripts of `lua/`, their arguments, their replies. No I/O.
 
+use std::sync::LazyLock;
+
 use arrayvec::ArrayVec;
 use redis::{Cmd, Value};
 
@@ -26,6 +28,9 @@ const NEED: u64 = 255;
 /// The highest cost an argument can carry. It is above every capacity, so cutting a cost to it admits nobody.
 const COST_MAX: u64 = (1 << 47) - 1;
 
+/// What the number of a scale is raised by where the charge is a debt.
+const DEBT: u64 = 128;
+
 /// A script, by what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
@@ -37,6 +42,8 @@ pub enum Script {
     Lease,
     /// [`Limiter::pause`](crate::limiter::Limiter::pause)
     Pause,
+    /// [`Redis::beat`](super::Redis::beat)
+    Heartbeat,
 }
 
 /// Which way tokens go.
@@ -46,6 +53,10 @@ pub enum Flow {
     Take,
     /// A refund gives them back.
     Give,
+    /// None move: nobody has as many as are asked for.
+    Look,
+    /// A debt takes them, but no more than there are.
+    Pay,
 }
 
 /// What a publication does to a record that is there.
@@ -57,7 +68,8 @@ pub enum Change {
     Restore,
 }
 
-/// The part of every key that comes before the bucket or the scale.
+/// The part of every key that comes before the bucket or the scale. Keys of one space are never apart: one call may name
+/// any of them.
 #[derive(Debug, Clone)]
 pub struct KeySpace(Vec<u8>);
 
@@ -65,7 +77,7 @@ pub struct KeySpace(Vec<u8>);
 
 impl Script {
     /// Every script.
-    pub const ALL: [Self; 4] = [Self::Charge, Self::Publish, Self::Lease, Self::Pause];
+    pub const ALL: [Self; 5] = [Self::Charge, Self::Publish, Self::Lease, Self::Pause, Self::Heartbeat];
 
     /// Its source.
     pub fn source(self) -> &'static str {
@@ -74,7 +86,15 @@ impl Script {
             Self::Publish => include_str!("../../../lua/publish.lua"),
             Self::Lease => include_str!("../../../lua/lease.lua"),
             Self::Pause => include_str!("../../../lua/pause.lua"),
+            Self::Heartbeat => include_str!("../../../lua/heartbeat.lua"),
         }
+    }
+
+    /// The name under which Redis knows it: SHA-1 of its source, in hexadecimal.
+    pub fn digest(self) -> &'static str {
+        static DIGESTS: LazyLock<[String; Script::ALL.len()]> =
+            LazyLock::new(|| Script::ALL.map(|script| sha1_smol::Sha1::from(script.source()).digest().to_string()));
+        &DIGESTS[self as usize]
     }
 }
 
@@ -84,6 +104,11 @@ impl KeySpace {
     /// The keys under a configured prefix.
     pub fn new(prefix: &str) -> Self {
         Self(format!("{prefix}:{SCHEMA_VERSION}:").into_bytes())
+    }
+
+    /// The keys of one of the groups that a Cluster may keep apart: behind the hash tag `{tag}`.
+    pub fn tagged(prefix: &str, tag: &str) -> Self {
+        Self(format!("{prefix}:{SCHEMA_VERSION}:{{{tag}}}").into_bytes())
     }
 
     /// Calls [`Script::Charge`], whose digest is `digest`.
@@ -135,7 +160,7 @@ impl KeySpace {
         key.extend_from_slice(scale.as_str().as_bytes());
     }
 
-    fn write_key(&self, key: &mut Vec<u8>, name: &[u8]) {
+    pub(super) fn write_key(&self, key: &mut Vec<u8>, name: &[u8]) {
         key.clear();
         key.extend_from_slice(&self.0);
         key.extend_from_slice(name);
@@ -145,19 +170,23 @@ impl KeySpace {
 /// A charge as `lua/charge.lua` reads it; `scale` is the place of its scale among the keys' scales, from 1, or 0.
 fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> [u8; ARGUMENT_LENGTH] {
     let Limit { bucket, slowest, .. } = charge.limit;
-    let cost = charge.cost.min(COST_MAX);
+    let cost = match flow {
+        Flow::Take | Flow::Pay => charge.cost.min(COST_MAX),
+        Flow::Give => charge.cost.min(COST_MAX).wrapping_neg(),
+        Flow::Look => COST_MAX,
+    };
     let terms = match charge.terms {
         Terms::Take => 0,
         Terms::TakeIfNew(place) => place as u64 + 1,
         Terms::Need => NEED,
     };
     let fields = [
-        (if flow == Flow::Take { cost } else { cost.wrapping_neg() }, 6),
+        (cost, 6),
         (bucket.capacity, 5),
         (bucket.rate / MICRO, 3),
         (bucket.rate % MICRO, 3),
         (u64::from(slowest.millionths()), 4),
-        (scale as u64, 1),
+        (scale as u64 + if flow == Flow::Pay { DEBT } else { 0 }, 1),
         (terms, 1),
     ];
     let mut bytes = [0; ARGUMENT_LENGTH];

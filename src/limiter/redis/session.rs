@@ -5,64 +5,60 @@
 //! of sending and drops those nobody awaits). A session that ended says so at once and does not come back.
 //! Not promised: that a call without an answer did not charge. It may have, so it is never repeated.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU32, Ordering},
 };
 
 use prometheus_client::metrics::histogram::Histogram;
-use redis::{
-    AsyncConnectionConfig, Cmd, ConnectionAddr, ConnectionInfo, RedisError, ServerError, ServerErrorKind, Value,
-    aio::MultiplexedConnection,
-};
-use socket2::{SockRef, TcpKeepalive};
+use redis::{Cmd, RedisError, ServerError, ServerErrorKind, Value, aio::MultiplexedConnection};
 use tokio::{
-    net::TcpStream,
-    sync::Notify,
-    time::{Instant, timeout},
+    sync::{Notify, Semaphore},
+    time::{Instant, timeout_at},
 };
-use tokio_util::task::AbortOnDropHandle;
 
-use super::{eviction, script::Script};
-use crate::limiter::StoreError;
+use super::{
+    dial::{Dialer, Driver},
+    eviction,
+    script::Script,
+    slots::Redirect,
+};
+use crate::{config::Address, limiter::StoreError};
 
 /// Calls in a row without a verdict that end a session. One may be bad luck; three are not worth a fourth's waiting.
 const FAILURES_MAX: u32 = 3;
 
-/// Calls that may be queued before they are written; it lets a burst share one write.
-const QUEUE_LENGTH: usize = 1024;
-
-/// Calls that may be unanswered. It bounds what a slow Redis can pile up here; callers beyond it wait, within the deadline.
+/// Calls that may await their answers. It bounds what a slow Redis can pile up here: callers beyond it are refused at once.
+/// Those whose callers went away are bounded by what the socket takes.
 const IN_FLIGHT_MAX: usize = 4096;
-
-/// Keep-alive probes, so that a peer that vanished is noticed even when nobody calls.
-const KEEPALIVE: TcpKeepalive =
-    TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(Duration::from_secs(3)).with_retries(3);
-
-/// The longest that sent bytes stay unacknowledged before the kernel gives up the connection.
-#[cfg(target_os = "linux")]
-const USER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// One connection to Redis.
 pub(super) struct Session {
     connection: MultiplexedConnection,
-    digests: Digests,
-    deadline: Duration,
     duration: Histogram,
+    in_flight: Semaphore,
     /// Calls without a verdict since the last with one.
     failures: AtomicU32,
     end: OnceLock<End>,
     ended: Notify,
 }
 
-/// Does the session's reading and writing. Dropping it closes the connection, and every call then fails.
-pub(super) type Driver = AbortOnDropHandle<()>;
+/// A script, called with what it is to be told.
+pub(super) struct Call {
+    script: Script,
+    command: Cmd,
+    until: Instant,
+}
 
-/// The names under which Redis knows the scripts.
-struct Digests([String; Script::ALL.len()]);
+/// Why a call has no answer.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The keys are elsewhere; the script did not run.
+    #[error("the keys are at {}", .0.address)]
+    Redirected(Redirect),
+}
 
 /// Why there is no session. Shown to operators; holds nothing secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -75,37 +71,33 @@ pub(super) enum End {
     Failing,
     #[error("it cannot serve: {0}")]
     Unable(String),
+    #[error("the Sentinels name another master")]
+    Deposed,
+    #[error("it is a node of a Cluster, and the keys are at {0}")]
+    Moved(Address),
 }
 
 // === impl Session ===
 
 impl Session {
     /// Connects and loads the scripts. The caller bounds the time it takes.
-    pub(super) async fn open(info: &ConnectionInfo, deadline: Duration, duration: Histogram) -> Result<(Self, Driver), End> {
-        let ConnectionAddr::Tcp(host, port) = info.addr() else {
-            return Err(End::Connect("only redis:// is supported".to_owned()));
-        };
-        let stream = TcpStream::connect((host.as_str(), *port)).await.map_err(End::connect)?;
-        configure(&stream).map_err(End::connect)?;
-        let config = AsyncConnectionConfig::new()
-            .set_response_timeout(None)
-            .set_pipeline_buffer_size(QUEUE_LENGTH)
-            .set_concurrency_limit(IN_FLIGHT_MAX);
-        let (mut connection, driver) =
-            MultiplexedConnection::new_with_config(info.redis_settings(), stream, config).await.map_err(End::connect)?;
-        let driver = AbortOnDropHandle::new(tokio::spawn(driver));
-        let digests = Digests::load(&mut connection).await?;
+    pub(super) async fn open(dialer: &Dialer, address: &Address, duration: Histogram) -> Result<(Arc<Self>, Driver), End> {
+        let (mut connection, driver) = dialer.dial(address).await?;
+        for script in Script::ALL {
+            if let Value::ServerError(error) = load(&mut connection, script).await.map_err(End::connect)? {
+                return Err(End::Unable(error.to_string()));
+            }
+        }
         eviction::warn_of(&mut connection).await;
         let session = Self {
             connection,
-            digests,
-            deadline,
             duration,
+            in_flight: Semaphore::new(IN_FLIGHT_MAX),
             failures: AtomicU32::new(0),
             end: OnceLock::new(),
             ended: Notify::new(),
         };
-        Ok((session, driver))
+        Ok((Arc::new(session), driver))
     }
 
     /// Whether it still answers.
@@ -128,19 +120,23 @@ impl Session {
         }
     }
 
-    /// Calls `script` with the command that `make` makes of its digest, and reads the answer; `None` is no answer.
+    /// Makes `call` and reads its answer; `None` is no answer. With `asking`, the keys are on their way to this server, and it
+    /// is to answer already.
     pub(super) async fn call<T>(
         &self,
-        script: Script,
-        make: impl FnOnce(&str) -> Cmd,
+        call: &Call,
+        asking: bool,
         read: impl FnOnce(&Value) -> Option<T>,
-    ) -> Result<T, StoreError> {
+    ) -> Result<T, Failure> {
+        let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Busy.into()) };
         let begin = Instant::now();
-        let command = make(self.digests.of(script));
-        let answer = timeout(self.deadline, self.send(script, &command)).await;
+        let answer = timeout_at(call.until, self.send(call, asking)).await;
         self.duration.observe(begin.elapsed().as_secs_f64());
         let failure = match answer {
-            Ok(Ok(Value::ServerError(error))) => self.refused(&error),
+            Ok(Ok(Value::ServerError(error))) => match Redirect::parse(&error) {
+                Some(redirect) => return Err(Failure::Redirected(redirect)),
+                None => self.refused(&error),
+            },
             Ok(Ok(value)) => match read(&value) {
                 Some(answer) => {
                     // Reading is cheaper than writing where threads share the counter.
@@ -160,19 +156,24 @@ impl Session {
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             self.end_with(End::Failing);
         }
-        Err(failure)
+        Err(failure.into())
     }
 
-    /// Sends a command; where Redis has forgotten the script, loads it and sends the command again. Only calls that were on
-    /// their way when it forgot can load it, so there are never more such loads than calls in flight.
-    async fn send(&self, script: Script, command: &Cmd) -> Result<Value, RedisError> {
+    /// Asks something that is no script. The caller bounds the time it takes.
+    pub(super) async fn query(&self, command: &Cmd) -> Result<Value, End> {
+        self.connection.clone().send_packed_command(command).await.map_err(End::connect)
+    }
+
+    /// Sends a call; where Redis has forgotten the script, loads it and sends the call again. Only calls that were on their
+    /// way when it forgot can load it, so there are never more such loads than calls in flight.
+    async fn send(&self, call: &Call, asking: bool) -> Result<Value, RedisError> {
         let mut connection = self.connection.clone();
-        let answer = connection.send_packed_command(command).await?;
+        let answer = send_once(&mut connection, &call.command, asking).await?;
         match &answer {
             Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
-                match load(&mut connection, script).await? {
+                match load(&mut connection, call.script).await? {
                     Value::ServerError(error) => Ok(Value::ServerError(error)),
-                    _ => connection.send_packed_command(command).await,
+                    _ => send_once(&mut connection, &call.command, asking).await,
                 }
             }
             _ => Ok(answer),
@@ -186,27 +187,32 @@ impl Session {
         StoreError::Refused
     }
 
-    fn end_with(&self, end: End) {
+    /// Ends it, unless it has ended before.
+    pub(super) fn end_with(&self, end: End) {
         if self.end.set(end).is_ok() {
             self.ended.notify_one();
         }
     }
 }
 
-// === impl Digests ===
+// === impl Call ===
 
-impl Digests {
-    async fn load(connection: &mut MultiplexedConnection) -> Result<Self, End> {
-        let mut digests = [const { String::new() }; Script::ALL.len()];
-        for (script, digest) in Script::ALL.into_iter().zip(&mut digests) {
-            let reply = load(connection, script).await.map_err(End::connect)?;
-            *digest = redis::from_redis_value(reply).map_err(End::connect)?;
-        }
-        Ok(Self(digests))
+impl Call {
+    /// Calls `script` with the command that `make` makes of its digest; it has to be answered by `until`.
+    pub(super) fn new(script: Script, until: Instant, make: impl FnOnce(&str) -> Cmd) -> Self {
+        Self { script, command: make(script.digest()), until }
     }
+}
 
-    fn of(&self, script: Script) -> &str {
-        &self.0[script as usize]
+// === impl Failure ===
+
+impl Failure {
+    /// For callers that go nowhere else: a server that sends them elsewhere has refused.
+    pub(super) fn final_error(self) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Redirected(_) => StoreError::Refused,
+        }
     }
 }
 
@@ -218,33 +224,31 @@ impl End {
     }
 }
 
-/// Has Redis keep a script; answers its digest.
+/// Has Redis keep a script.
 async fn load(connection: &mut MultiplexedConnection, script: Script) -> Result<Value, RedisError> {
     let mut command = Cmd::new();
     command.arg("SCRIPT").arg("LOAD").arg(script.source());
     connection.send_packed_command(&command).await
 }
 
-/// Sends small writes at once, and notices a peer that vanished.
-fn configure(stream: &TcpStream) -> std::io::Result<()> {
-    let socket = SockRef::from(stream);
-    socket.set_tcp_nodelay(true)?;
-    socket.set_tcp_keepalive(&KEEPALIVE)?;
-    #[cfg(target_os = "linux")]
-    socket.set_tcp_user_timeout(Some(USER_TIMEOUT))?;
-    Ok(())
+async fn send_once(connection: &mut MultiplexedConnection, command: &Cmd, asking: bool) -> Result<Value, RedisError> {
+    if !asking {
+        return connection.send_packed_command(command).await;
+    }
+    // Nothing may come between the two, and nothing does in a pipeline.
+    let mut both = redis::pipe();
+    both.cmd("ASKING").add_command(command.clone());
+    let answers = connection.send_packed_commands(&both, 0, 2).await?;
+    Ok(answers.into_iter().last().unwrap_or(Value::Nil))
 }
 
 /// Whether an error code says that no call can succeed here for now, rather than that this one did not.
 fn cannot_serve(code: &str) -> bool {
-    const CODES: [&str; 14] = [
+    const CODES: [&str; 11] = [
         "READONLY",
         "LOADING",
         "MASTERDOWN",
         "CLUSTERDOWN",
-        "MOVED",
-        "ASK",
-        "TRYAGAIN",
         "NOAUTH",
         "NOPERM",
         "WRONGPASS",

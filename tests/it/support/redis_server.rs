@@ -2,17 +2,20 @@
 
 use std::{
     io::{BufRead, BufReader, ErrorKind},
-    net::TcpListener,
+    net::{SocketAddr, TcpListener},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::mpsc,
 };
 
+use cxgate::config;
 use redis::{Client, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
 /// A running (or stopped) redis-server. Dropping it kills it.
 pub(crate) struct RedisServer {
     port: u16,
+    arguments: Vec<String>,
     directory: TempDir,
     process: Option<Child>,
 }
@@ -20,20 +23,41 @@ pub(crate) struct RedisServer {
 impl RedisServer {
     /// Starts one on a free port and waits until it takes connections.
     pub(crate) fn start() -> Self {
+        Self::start_with(|port, _| words(&format!("--port {port}")))
+    }
+
+    /// The same, with what `arguments` makes of the port and of a directory of its own.
+    pub(crate) fn start_with(arguments: impl Fn(u16, &Path) -> Vec<String>) -> Self {
         let directory = tempfile::tempdir().unwrap();
         for _ in 0..10 {
             // Another process may take the port before Redis does; then the next one.
-            let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-            if let Some(process) = spawn(port, &directory) {
-                return Self { port, directory, process: Some(process) };
+            let port = free_port();
+            let arguments = arguments(port, directory.path());
+            if let Some(process) = spawn(&arguments, &directory) {
+                return Self { port, arguments, directory, process: Some(process) };
             }
         }
         panic!("redis-server does not start");
     }
 
+    /// Its port.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Its URL, database 0.
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}/0", self.port)
+    }
+
+    /// The same, as it is configured.
+    pub(crate) fn config(&self) -> config::Redis {
+        config::Redis::parse(&self.url()).unwrap()
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.port))
     }
 
     /// A connection for the test's own commands.
@@ -62,7 +86,7 @@ impl RedisServer {
     /// Starts it again, empty, on the same port.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        self.process = Some(spawn(self.port, &self.directory).expect("the port is still free"));
+        self.process = Some(spawn(&self.arguments, &self.directory).expect("the port is still free"));
     }
 
     /// Stops it from running (SIGSTOP): connections stay, nothing answers.
@@ -88,10 +112,11 @@ impl Drop for RedisServer {
 }
 
 /// Starts the process and waits until it is ready; `None` where it ended instead.
-fn spawn(port: u16, directory: &TempDir) -> Option<Child> {
-    let port = port.to_string();
+fn spawn(arguments: &[String], directory: &TempDir) -> Option<Child> {
     let spawned = Command::new("redis-server")
-        .args(["--port", &port, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir"])
+        .args(arguments)
+        .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .args(["--enable-debug-command", "yes", "--dir"])
         .arg(directory.path())
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -107,7 +132,8 @@ fn spawn(port: u16, directory: &TempDir) -> Option<Child> {
     // Reads on to the end, for Redis would block on a full pipe.
     std::thread::spawn(move || {
         for line in lines.map_while(Result::ok) {
-            if line.contains("Ready to accept connections") {
+            // What a Sentinel says instead comes last.
+            if line.contains("Ready to accept connections") || line.contains("Sentinel ID is") {
                 let _ = ready.send(());
             }
         }
@@ -117,4 +143,14 @@ fn spawn(port: u16, directory: &TempDir) -> Option<Child> {
     }
     process.wait().unwrap();
     None
+}
+
+/// A port that nobody has.
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// The words of a command line.
+pub(crate) fn words(line: &str) -> Vec<String> {
+    line.split_whitespace().map(str::to_owned).collect()
 }

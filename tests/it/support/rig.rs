@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use cxgate::{
-    config::{self, OnFailure, Secret},
+    config::{self, OnFailure},
     limiter::{
         Limiter,
         key::{Key, KeyHasher},
@@ -30,15 +30,17 @@ pub(crate) struct Rig {
 
 impl Rig {
     pub(crate) fn new(server: &RedisServer, on_failure: OnFailure, deadline: Duration) -> Self {
-        let config = config::Store {
-            redis: Some(Secret::new(server.url())),
-            deadline,
-            on_failure,
-            key_prefix: "test".to_owned(),
-            max_buckets: 100_000,
-        };
+        Self::at(&server.url(), on_failure, deadline)
+    }
+
+    /// The same at any URL.
+    pub(crate) fn at(url: &str, on_failure: OnFailure, deadline: Duration) -> Self {
+        Self::over(&config::Store { redis: config::Redis::parse(url), deadline, on_failure, ..store() })
+    }
+
+    pub(crate) fn over(config: &config::Store) -> Self {
         let (metrics, shutdown) = (Metrics::default(), Shutdown::default());
-        let limiter = Arc::new(Limiter::start(&config, &metrics, &shutdown).unwrap());
+        let limiter = Arc::new(Limiter::start(config, &metrics, &shutdown).unwrap());
         Self { limiter, metrics, shutdown }
     }
 
@@ -54,6 +56,11 @@ impl Rig {
         timeout(PATIENCE, changes.wait_for(|now| *now == up)).await.expect("in time").unwrap();
     }
 
+    /// Waits until it counts so many replicas.
+    pub(crate) async fn until_replicas(&self, count: u32) {
+        super::until(async || self.limiter.report().replicas == count).await;
+    }
+
     pub(crate) fn failures(&self, cause: &'static str) -> u64 {
         self.metrics.store_failures.get_or_create(&CauseLabels { cause }).get()
     }
@@ -61,6 +68,19 @@ impl Rig {
     pub(crate) async fn stop(self) {
         self.shutdown.stop();
         timeout(PATIENCE, self.shutdown.finished()).await.expect("all tasks end");
+    }
+}
+
+/// A store without Redis.
+pub(crate) fn store() -> config::Store {
+    config::Store {
+        redis: None,
+        sentinel_password: None,
+        ca: None,
+        deadline: DEADLINE,
+        on_failure: OnFailure::Deny,
+        key_prefix: "test".to_owned(),
+        max_buckets: 100_000,
     }
 }
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cxgate::{
     app::App,
-    config::{Config, Origin, Secret},
+    config::{Config, Origin},
     shutdown::Shutdown,
 };
 
@@ -35,7 +35,7 @@ impl TestGate {
     /// The same, with its buckets in `redis`, once it decides there.
     pub async fn on_redis(upstream: SocketAddr, redis: &RedisServer, change: impl FnOnce(&mut Config)) -> Self {
         let gate = Self::start(upstream, |config| {
-            config.store.redis = Some(Secret::new(redis.url()));
+            config.store.redis = Some(redis.config());
             // The figure under test is exactness; a busy machine must not turn a slow answer into a fall-back.
             config.store.deadline = std::time::Duration::from_secs(2);
             change(config);

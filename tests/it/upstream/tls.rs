@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use cxgate::{
     config,
     metrics::Metrics,
+    tls::TlsSetupError,
     upstream::{ConnectError, Upstream, UpstreamError, UpstreamSetupError},
 };
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -116,9 +117,9 @@ async fn authorities_that_cannot_be_read_are_told_at_the_start() {
         outcome.map(|_| ()).unwrap_err()
     };
     std::fs::write(authority.file.path(), "no certificate").unwrap();
-    assert!(matches!(refused(&config), UpstreamSetupError::NoAuthorities { .. }));
+    assert!(matches!(refused(&config), UpstreamSetupError::Tls(TlsSetupError::NoAuthorities { .. })));
     config.ca = Some("/does/not/exist.pem".into());
     let error = refused(&config);
-    assert!(matches!(error, UpstreamSetupError::Authorities { .. }));
+    assert!(matches!(error, UpstreamSetupError::Tls(TlsSetupError::Authorities { .. })));
     assert!(error.to_string().contains("/does/not/exist.pem"), "{error}");
 }

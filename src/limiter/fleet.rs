@@ -1,0 +1,291 @@
+//! One truth for many replicas: Redis, and all that stands around it so that every request is decided soon.
+//!
+//! A decision takes the first of these that answers: what Redis [refused](super::denied) not long ago, Redis itself, the
+//! [failure policy](super::fallback). One task counts the replicas, pays debts, and takes note of every change between
+//! Redis and the policy.
+//!
+//! Promised for one limit, with E what was admitted beyond capacity + rate × time over any stretch of time: E is 0 as long
+//! as Redis decides, and through an outage for a client that stays with one replica. Where all replicas lose Redis at
+//! about the same time and clients move between them, E is at most two capacities, whatever becomes of Redis: what it, the
+//! shares together, and it again may admit is each within the limit.
+//! Not promised: the same while some replicas reach Redis and some do not: each of those adds its share of the rate, and
+//! charges it later.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use arrayvec::ArrayVec;
+use prometheus_client::metrics::counter::Counter;
+use tokio::{
+    sync::watch,
+    task::JoinSet,
+    time::{Instant, timeout},
+};
+
+use super::{
+    Charge, Charged, Decision, MAX_CHARGES, Receipt, Report, Status, Store, StoreError, Terms, Verdict,
+    debts::{Debt, Debts},
+    denied::Denied,
+    failures::Failures,
+    fallback::Fallback,
+    key::Key,
+    lease::{Answer, Claim},
+    redis::Redis,
+    replicas::Replicas,
+    scale::ScaleName,
+};
+use crate::{
+    config::{self, Factor},
+    metrics::Metrics,
+    shutdown::Shutdown,
+    tls::TlsSetupError,
+};
+
+/// Debts that are paid at the same time. It bounds what an end of an outage adds to the load of Redis.
+const PAYERS: usize = 16;
+
+/// Time from one payment of all debts to the next.
+const PAY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Redis, and who decides in its place.
+pub(super) struct Fleet {
+    redis: Redis,
+    up: watch::Receiver<bool>,
+    fallback: Fallback,
+    denied: Denied,
+    replicas: Replicas,
+    failures: Failures,
+    since: Mutex<Instant>,
+    changes: Counter,
+    fallback_decisions: Counter,
+    denied_fast: Counter,
+}
+
+/// What some buckets owe.
+type Owed = ArrayVec<(Key, Debt), MAX_CHARGES>;
+
+/// Debts on their way to Redis. Where they do not arrive, be it that the caller went away, they are owed still.
+struct Unpaid<'a> {
+    owed: Owed,
+    debts: &'a Debts,
+}
+
+// === impl Fleet ===
+
+impl Fleet {
+    /// Begins to keep a connection up and to be one of the replicas, until `shutdown` stops.
+    pub(super) fn start(
+        servers: &config::Redis,
+        config: &config::Store,
+        metrics: &Metrics,
+        shutdown: &Shutdown,
+    ) -> Result<Arc<Self>, TlsSetupError> {
+        let connection = Shutdown::default();
+        let redis = Redis::start(servers, config, metrics, &connection)?;
+        let fleet = Arc::new(Self {
+            up: redis.up(),
+            redis,
+            fallback: Fallback::new(config, metrics.buckets.clone(), metrics.debts.clone()),
+            denied: Denied::new(),
+            replicas: Replicas::new(metrics.store_replicas.clone()),
+            failures: Failures::new(metrics),
+            since: Mutex::new(Instant::now()),
+            changes: metrics.store_changes.clone(),
+            fallback_decisions: metrics.fallback_decisions.clone(),
+            denied_fast: metrics.denied_fast.clone(),
+        });
+        let (kept, stopping) = (Arc::clone(&fleet), shutdown.clone());
+        shutdown.spawn(async move {
+            tokio::select! {
+                () = kept.replicas.keep_counting(&kept.redis) => {}
+                () = kept.keep_paying() => {}
+                () = kept.note_changes() => {}
+                () = stopping.stopped() => {}
+            }
+            kept.replicas.leave(&kept.redis).await;
+            connection.stop();
+            connection.finished().await;
+        });
+        Ok(fleet)
+    }
+
+    pub(super) async fn decide(&self, charges: &[Charge<'_>]) -> Result<Decision, StoreError> {
+        if charges.len() > MAX_CHARGES {
+            return Err(StoreError::Refused);
+        }
+        let asked = Instant::now();
+        if self.is_up()
+            && let Some(standings) = self.denied.refusal(charges, asked)
+        {
+            self.denied_fast.inc();
+            return Ok(Decision::Refused { standings });
+        }
+        match self.ask(charges).await {
+            Ok(Verdict { admitted, standings }) => {
+                if let Some(local) = self.fallback.local() {
+                    local.mirror(charges, &standings);
+                }
+                if admitted {
+                    return Ok(Decision::Admitted { receipt: Receipt(Charged::Redis), standings });
+                }
+                self.denied.remember(charges, &standings, asked);
+                Ok(Decision::Refused { standings })
+            }
+            Err(error) => {
+                self.failures.count(error);
+                self.fallback_decisions.inc();
+                self.fallback.decide(charges, self.replicas.counted())
+            }
+        }
+    }
+
+    pub(super) async fn refund(&self, charged: Charged, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+        self.denied.forget(charges);
+        match (charged, self.fallback.local()) {
+            (Charged::Local { replicas }, Some(local)) => {
+                let paid = local.refund(charges, replicas);
+                self.redis.refund(&paid).await
+            }
+            (_, local) => {
+                self.redis.refund(charges).await?;
+                if let Some(local) = local {
+                    local.refunded(charges);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    pub(super) async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
+        self.denied.forget_all();
+        if let Some(local) = self.fallback.local() {
+            self.failures.count_if(local.publish(scale, factor).await);
+        }
+        self.redis.publish(scale, factor).await
+    }
+
+    /// Takes over a factor that another replica has published.
+    pub(super) async fn adopt(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {
+        self.denied.forget_all();
+        self.redis.adopt(scale, factor);
+        match self.fallback.local() {
+            Some(local) => local.publish(scale, factor).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Claims, renews or gives up a lease.
+    pub(super) async fn lead(&self, claim: &Claim<'_>) -> Result<Answer, StoreError> {
+        self.redis.lease(claim).await
+    }
+
+    /// Leaves a bucket at least `charge.cost` short of full; in this process too, for the time when Redis is away.
+    pub(super) async fn pause(&self, charge: &Charge<'_>) -> Result<(), StoreError> {
+        if let Some(local) = self.fallback.local() {
+            self.failures.count_if(local.pause(charge));
+        }
+        self.redis.pause(charge).await
+    }
+
+    /// Whether Redis decides, and when that changes.
+    pub(super) fn up(&self) -> watch::Receiver<bool> {
+        self.up.clone()
+    }
+
+    pub(super) fn status(&self) -> Status {
+        if self.is_up() { Status::Connected } else { Status::Disconnected(self.fallback.policy()) }
+    }
+
+    pub(super) fn report(&self, buckets: usize) -> Report {
+        Report {
+            since: self.since.lock().unwrap_or_else(PoisonError::into_inner).elapsed(),
+            replicas: self.replicas.counted(),
+            last_failure: self.redis.last_cause(),
+            denied: self.denied.len(),
+            debts: self.fallback.local().map_or(0, |local| local.debts().len()),
+            buckets,
+        }
+    }
+
+    fn is_up(&self) -> bool {
+        *self.up.borrow()
+    }
+
+    /// Asks Redis; whatever the same buckets owe is charged there first, on the same connection, without waiting for it.
+    async fn ask(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+        let Some(local) = self.fallback.local().filter(|local| !local.debts().is_empty()) else {
+            return self.redis.decide(charges).await;
+        };
+        if !charges.iter().all(|charge| self.redis.reaches(charge.key)) {
+            return Err(StoreError::Unreachable);
+        }
+        let owed = charges.iter().filter_map(|charge| Some((charge.key, local.take_debt(charge.key)?))).collect();
+        let (_, verdict) = tokio::join!(biased; self.pay(Unpaid { owed, debts: local.debts() }), self.redis.decide(charges));
+        verdict
+    }
+
+    /// Charges Redis what these buckets owe. Where that fails they owe it still.
+    async fn pay(&self, mut unpaid: Unpaid<'_>) -> Result<(), StoreError> {
+        if unpaid.owed.is_empty() {
+            return Ok(());
+        }
+        {
+            let charges: ArrayVec<_, MAX_CHARGES> = unpaid
+                .owed
+                .iter()
+                .map(|(key, debt)| Charge { limit: &debt.limit, key: *key, cost: debt.amount, terms: Terms::Take })
+                .collect();
+            self.redis.pay(&charges).await?;
+        }
+        unpaid.owed.clear();
+        Ok(())
+    }
+
+    /// Pays all debts whenever Redis is there, so that what was drained here is soon drained for all replicas.
+    async fn keep_paying(self: &Arc<Self>) {
+        let mut up = self.up();
+        while up.wait_for(|up| *up).await.is_ok() {
+            if let Some(local) = self.fallback.local().filter(|local| !local.debts().is_empty()) {
+                let keys = local.debts().keys();
+                let mut payers = JoinSet::new();
+                for part in keys.chunks(keys.len().div_ceil(PAYERS).max(1)) {
+                    payers.spawn(Arc::clone(self).pay_each(part.to_vec()));
+                }
+                payers.join_all().await;
+            }
+            let _ = timeout(PAY_INTERVAL, up.changed()).await;
+        }
+    }
+
+    /// Pays one debt after the other, up to the first failure.
+    async fn pay_each(self: Arc<Self>, keys: Vec<Key>) {
+        let Some(local) = self.fallback.local() else { return };
+        for key in keys {
+            let Some(debt) = local.take_debt(key) else { continue };
+            let owed = Owed::from_iter([(key, debt)]);
+            if self.pay(Unpaid { owed, debts: local.debts() }).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Takes note of when Redis began to decide, or stopped.
+    async fn note_changes(&self) {
+        let (mut up, mut was_up) = (self.up(), false);
+        while up.wait_for(|up| *up != was_up).await.is_ok() {
+            was_up = !was_up;
+            *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+            self.changes.inc();
+        }
+    }
+}
+
+impl Drop for Unpaid<'_> {
+    fn drop(&mut self) {
+        for (key, debt) in self.owed.drain(..) {
+            self.debts.add(key, debt);
+        }
+    }
+}

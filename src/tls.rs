@@ -1,0 +1,74 @@
+//! Whom we believe when we connect with TLS.
+//!
+//! Promised: certificates are verified against the authorities that were asked for, and no others. Not promised: what is
+//! spoken inside; protocol names (ALPN) are the caller's.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{
+        CertificateDer,
+        pem::{self, PemObject},
+    },
+};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsSetupError {
+    /// The file of certificate authorities cannot be read, or is no PEM.
+    #[error("cannot read certificate authorities from {path}: {cause}", path = path.display())]
+    Authorities {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: pem::Error,
+    },
+    /// The file holds no usable certificate, and a connection could never be trusted.
+    #[error("no certificate authority in {path}", path = path.display())]
+    NoAuthorities {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Anything else, such as a certificate that is none.
+    #[error("cannot set up TLS: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+/// A client that believes the authorities in the PEM file `ca`; without one, the system's, and where it has none, Mozilla's
+/// as they were when this was built.
+pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsSetupError> {
+    let roots = match ca {
+        Some(path) => authorities(path)?,
+        None => system_authorities(),
+    };
+    // The provider is named because a process-wide default could be set by anyone, or by nobody.
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
+    Ok(config.with_root_certificates(roots).with_no_client_auth())
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, TlsSetupError> {
+    let unreadable = |cause| TlsSetupError::Authorities { path: path.to_owned(), cause };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(unreadable)? {
+        roots.add(certificate.map_err(unreadable)?)?;
+    }
+    if roots.is_empty() {
+        return Err(TlsSetupError::NoAuthorities { path: path.to_owned() });
+    }
+    Ok(roots)
+}
+
+fn system_authorities() -> RootCertStore {
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+    if roots.is_empty() {
+        tracing::info!("the system has no certificate authorities; using the built-in ones");
+        roots.extend(webpki_roots::TLS_SERVER_ROOTS.iter().cloned());
+    }
+    roots
+}
