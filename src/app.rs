@@ -24,7 +24,7 @@ use crate::{
     serve::{Caps, Listener, ListenerMetrics, serve},
     shutdown::Shutdown,
     tls::TlsSetupError,
-    upstream::{Upstream, UpstreamSetupError},
+    upstream::{Credentials, Upstream, UpstreamSetupError},
 };
 
 /// Connections the admin listener holds: probes, a scraper, a few people.
@@ -39,6 +39,7 @@ pub struct App {
     admin_address: SocketAddr,
     limiter: Arc<Limiter>,
     upstreams: BTreeMap<String, Arc<Upstream>>,
+    credentials: BTreeMap<String, Arc<Credentials>>,
     sources: Vec<load::Source>,
     metrics: Arc<Metrics>,
     /// Ends what outlives the data plane.
@@ -69,6 +70,14 @@ pub enum StartError {
         /// Why.
         cause: UpstreamSetupError,
     },
+    /// A token endpoint that cannot be used.
+    #[error("oauth.{name}: {cause}")]
+    Credentials {
+        /// Its name.
+        name: String,
+        /// Why.
+        cause: UpstreamSetupError,
+    },
 }
 
 impl App {
@@ -79,9 +88,22 @@ impl App {
         let (proxy, proxy_address) = bind("listen.address", config.listen.address)?;
         let (admin, admin_address) = bind("admin.address", config.admin.address)?;
         let upstreams = upstreams(&config, &metrics)?;
+        let credentials = credentials(&config, &metrics)?;
         let sources = sources(&config, &metrics)?;
         let limiter = Arc::new(Limiter::start(&config.store, &metrics, &background)?);
-        Ok(Self { config, proxy, proxy_address, admin, admin_address, limiter, upstreams, sources, metrics, background })
+        Ok(Self {
+            config,
+            proxy,
+            proxy_address,
+            admin,
+            admin_address,
+            limiter,
+            upstreams,
+            credentials,
+            sources,
+            metrics,
+            background,
+        })
     }
 
     /// Where clients reach the daemon.
@@ -101,8 +123,9 @@ impl App {
 
     /// Runs until `shutdown` drains and everything has ended.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { config, proxy, admin, limiter, upstreams, sources, metrics, background, .. } = self;
+        let Self { config, proxy, admin, limiter, upstreams, credentials, sources, metrics, background, .. } = self;
         load::start(sources, scales(&config), &limiter, &metrics, &shutdown);
+        keep_fresh(&credentials, &background);
         let floods = Arc::<Floods>::default();
         spawn_sums(&floods, &background);
 
@@ -114,7 +137,8 @@ impl App {
         let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, proxies: Vec::new(), ..Caps::from(&config.listen) };
         background.spawn(serve(admin, caps, answer, ListenerMetrics::new(&metrics, "admin"), background.clone()));
 
-        let neighbours = Neighbours { limiter, upstreams, floods: Arc::clone(&floods), shutdown: shutdown.clone() };
+        let neighbours =
+            Neighbours { limiter, upstreams, credentials, floods: Arc::clone(&floods), shutdown: shutdown.clone() };
         let gate = setup::gate(&config, neighbours, &metrics);
         let caps = Caps::from(&config.listen);
         let handle = move |peer, request| {
@@ -154,6 +178,30 @@ fn spawn_sums(floods: &Arc<Floods>, background: &Shutdown) {
             () = stop.stopped() => {}
         }
     });
+}
+
+fn keep_fresh(credentials: &BTreeMap<String, Arc<Credentials>>, background: &Shutdown) {
+    for credentials in credentials.values() {
+        let (credentials, stop) = (Arc::clone(credentials), background.clone());
+        background.spawn(async move {
+            tokio::select! {
+                () = credentials.keep_fresh() => {}
+                () = stop.stopped() => {}
+            }
+        });
+    }
+}
+
+/// The credentials that routes use, each with a client of its own.
+fn credentials(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Credentials>>, StartError> {
+    let used =
+        config.oauth.iter().filter(|(name, _)| config.routes.iter().any(|route| route.credentials.as_ref() == Some(*name)));
+    used.map(|(name, oauth)| {
+        let credentials = Credentials::new(name, oauth, metrics);
+        let credentials = credentials.map_err(|cause| StartError::Credentials { name: name.clone(), cause })?;
+        Ok((name.clone(), Arc::new(credentials)))
+    })
+    .collect()
 }
 
 fn upstreams(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {

@@ -1,10 +1,11 @@
-//! Request bodies: streamed, never gathered, held to a size and to steady progress.
+//! Request bodies: streamed, never gathered (but by [`Replay`], within a bound), held to a size and to steady progress.
 //!
 //! Promised: a body delivers at most its limit of bytes, and ends with a [`Fault`] when the client makes no progress for
 //! the idle time, sends too much, or breaks its framing. The fault can be asked for after the body was handed on, because
 //! whoever sends it upstream only learns that "the body failed".
 
 use std::{
+    mem,
     pin::Pin,
     sync::{Arc, OnceLock},
     task::{Context, Poll},
@@ -15,6 +16,10 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
+
+mod replay;
+
+pub use replay::Replay;
 
 /// What a client did wrong with its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -39,6 +44,8 @@ enum Kind {
     #[default]
     Empty,
     Streaming(Box<Streaming>),
+    Whole(Bytes),
+    Replayed(replay::Cursor),
 }
 
 struct Streaming {
@@ -72,11 +79,17 @@ impl RequestBody {
         Self(Kind::Streaming(Box::new(Streaming { incoming, remaining: limit, idle, fault: Arc::default() })))
     }
 
+    /// A body that is there already.
+    pub fn whole(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() { Kind::Empty } else { Kind::Whole(bytes) })
+    }
+
     /// Asks, later, what went wrong.
     pub fn fault_handle(&self) -> FaultHandle {
         match &self.0 {
-            Kind::Empty => FaultHandle(None),
+            Kind::Empty | Kind::Whole(_) => FaultHandle(None),
             Kind::Streaming(streaming) => FaultHandle(Some(Arc::clone(&streaming.fault))),
+            Kind::Replayed(cursor) => cursor.fault_handle(),
         }
     }
 
@@ -94,6 +107,9 @@ impl Body for RequestBody {
         match &mut self.0 {
             Kind::Empty => Poll::Ready(None),
             Kind::Streaming(streaming) => streaming.poll(context),
+            Kind::Whole(bytes) if bytes.is_empty() => Poll::Ready(None),
+            Kind::Whole(bytes) => Poll::Ready(Some(Ok(Frame::data(mem::take(bytes))))),
+            Kind::Replayed(cursor) => cursor.poll(context),
         }
     }
 
@@ -101,6 +117,8 @@ impl Body for RequestBody {
         match &self.0 {
             Kind::Empty => true,
             Kind::Streaming(streaming) => streaming.incoming.is_end_stream(),
+            Kind::Whole(bytes) => bytes.is_empty(),
+            Kind::Replayed(cursor) => cursor.is_end_stream(),
         }
     }
 
@@ -108,6 +126,8 @@ impl Body for RequestBody {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
             Kind::Streaming(streaming) => streaming.incoming.size_hint(),
+            Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Replayed(cursor) => cursor.size_hint(),
         }
     }
 }

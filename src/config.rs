@@ -10,11 +10,12 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf, time::Duration};
 
-use hyper::Method;
+use hyper::{Method, header::HeaderName};
 use ipnet::IpNet;
 use serde::Serialize;
 
 mod check;
+mod delivery;
 mod dimension;
 mod environment;
 mod load;
@@ -29,6 +30,7 @@ mod tests;
 mod url;
 mod value;
 
+pub use delivery::{AccessKey, ClientAuthentication, Grant, OAuth, OAuthClient, Retry};
 pub use dimension::{Dimension, IdentitySource};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use redis::{Address, Redis, Servers};
@@ -59,6 +61,8 @@ pub struct Config {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Load signals, by name.
     pub load: BTreeMap<String, Load>,
+    /// Where bearer tokens come from, by name.
+    pub oauth: BTreeMap<String, OAuth>,
     /// Limits that several routes share, by name.
     pub limits: BTreeMap<String, Limit>,
     /// What is let through, and how.
@@ -274,6 +278,23 @@ pub struct Route {
     /// What a WebSocket may carry; `None` relays whatever a connection switches to.
     #[serde(serialize_with = "value::optional")]
     pub websocket: Option<WebSocket>,
+    /// The path that goes upstream, built of what its paths capture; `None` sends the path as it came. A route that
+    /// rewrites takes its paths alone, and nothing below them.
+    #[serde(serialize_with = "value::optional")]
+    pub rewrite: Option<String>,
+    /// A key of [`Config::oauth`]; the caller's own `Authorization` is then not forwarded.
+    #[serde(serialize_with = "value::optional")]
+    pub credentials: Option<String>,
+    /// The field that carries the caller's own `Authorization` upstream instead; starts with `x-`.
+    #[serde(serialize_with = "value::header_name")]
+    pub forward_authorization_as: Option<HeaderName>,
+    /// Statuses whose charge is given back.
+    pub refund_on: Vec<u16>,
+    /// Whether answers tell how long the decision and the upstream took.
+    pub server_timing: bool,
+    /// Which requests are sent again; `None` sends each once.
+    #[serde(serialize_with = "value::optional")]
+    pub retry: Option<Retry>,
     /// All must admit a request; at most [`MAX_LIMITS_PER_ROUTE`].
     pub limits: Vec<RouteLimit>,
 }

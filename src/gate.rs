@@ -24,10 +24,12 @@ pub mod question;
 pub mod quota;
 pub mod rejection;
 pub mod response;
+pub mod rewrite;
 pub mod route;
 pub mod setup;
 pub mod stage;
 pub mod throttle;
+pub mod timing;
 pub mod tunnel;
 pub mod violation;
 pub mod websocket;
@@ -40,7 +42,7 @@ use forward::Forward;
 use headers::X_REQUEST_ID;
 use rejection::{BadRequest, Rejection};
 use response::{InFlight, Response};
-use route::{Captures, Route, RouteCounters, RouteTable};
+use route::{Found, RouteCounters, RouteTable};
 use stage::{Next, Then, stage};
 use throttle::Throttle;
 use violation::ViolationLog;
@@ -116,11 +118,11 @@ impl Gate {
         let request_id = RequestId::from_headers(request.headers());
 
         let found = inner.find(&request);
-        let grant = found.as_ref().ok().and_then(|(route, _)| route.cors.as_ref()?.grant(request.headers()));
+        let grant = found.as_ref().ok().and_then(|found| found.route.cors.as_ref()?.grant(request.headers()));
         let (route, outcome) = match found {
-            Ok((route, captures)) => {
-                let call = inner.admit(peer, request, request_id, received, (Arc::clone(&route), captures));
-                let outcome = match call {
+            Ok(found) => {
+                let route = Arc::clone(&found.route);
+                let outcome = match inner.admit(peer, request, request_id, received, found) {
                     Ok(call) => inner.stack.call(call).await,
                     Err(reason) => Err(reason.into()),
                 };
@@ -140,7 +142,7 @@ impl Gate {
 
 impl Inner {
     /// Finds out by which route a request goes.
-    fn find(&self, request: &Request<RequestBody>) -> Result<(Arc<Route>, Captures), Rejection> {
+    fn find(&self, request: &Request<RequestBody>) -> Result<Found, Rejection> {
         let host = host(request)?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::MethodNotAllowed { allowed: Vec::new() });
@@ -155,12 +157,12 @@ impl Inner {
         request: Request<RequestBody>,
         request_id: RequestId,
         received: Instant,
-        (route, captures): (Arc<Route>, Captures),
+        Found { route, captures, rewritten }: Found,
     ) -> Result<Box<Call>, BadRequest> {
         let (head, body) = request.into_parts();
         let client = self.identification.client(peer.ip(), &head)?;
         let request = Request::from_parts(head, body);
-        Ok(Box::new(Call { request, client, route, captures, request_id, received, exempt: false, socket: None }))
+        Ok(Box::new(Call { request, client, route, captures, rewritten, request_id, received, exempt: false, socket: None }))
     }
 
     /// The answer that an outcome becomes, readable by the page that asked where it may be.

@@ -6,8 +6,9 @@
 //! [`serve`] accepts the connection and holds it to its caps. [`gate`] admits the request (who is asking, which route), then
 //! passes it through its stages in the order [`gate::Gate`] lists them: violation log, preflights, whitelist, sockets,
 //! throttle, forward. The throttle asks [`limiter`] once for all limits of the route; forward hands what was admitted to
-//! [`upstream`]. [`load`] watches the backend and tells the limiter how fast buckets refill. [`app`] builds all of these from
-//! [`config`], joins them, and takes them down again.
+//! [`upstream`], which adds the credentials of the route and tries again where it may. [`load`] watches the backend and
+//! tells the limiter how fast buckets refill. [`app`] builds all of these from [`config`], joins them, and takes them down
+//! again.
 //!
 //! # Invariants
 //!

@@ -134,6 +134,12 @@ metrics! {
     upstream_connections: Family<UpstreamLabels, Gauge> = "upstream_connections";
     /// Requests sent again because a kept connection had died.
     upstream_resends: Family<UpstreamLabels, Counter> = "upstream_resends";
+    /// Requests that an answer or its absence invited to send again, by route and what came of it.
+    retries: Family<RetryLabels, Counter> = "retries";
+    /// Tokens asked for, by credentials and result.
+    oauth_fetches: Family<FetchLabels, Counter> = "oauth_fetches";
+    /// Unix time at which the token in use ends; 0 while there is none.
+    oauth_token_end: Family<CredentialsLabels, FloatGauge> = "oauth_token_end" in Unit::Seconds;
     /// Log lines lost because they could not be written fast enough.
     log_dropped: Counter = "log_dropped";
 }
@@ -240,6 +246,31 @@ pub struct UpstreamResultLabels {
     /// The upstream's name.
     pub upstream: String,
     /// `answered`, or why it was not: `connect`, `connect_timeout`, `response_timeout`, `busy`, `protocol`, `request`.
+    pub result: &'static str,
+}
+
+/// Labels of a request that might be sent again.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct RetryLabels {
+    /// The route's name.
+    pub route: String,
+    /// `sent`, or `withheld` because the retry budget was spent or the request could not be repeated.
+    pub result: &'static str,
+}
+
+/// Labels of credentials.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct CredentialsLabels {
+    /// The name of their table.
+    pub credentials: String,
+}
+
+/// Labels of a fetch of a token.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct FetchLabels {
+    /// The name of the credentials' table.
+    pub credentials: String,
+    /// `good`, `unreachable`, `timeout`, `refused`, `status`, `too_large` or `invalid`.
     pub result: &'static str,
 }
 

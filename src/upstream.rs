@@ -1,13 +1,14 @@
 //! The client side: sends requests to one upstream over kept connections, and streams both bodies.
 //!
 //! Promised: path, query and body go out as they came in; every wait is bounded; a response that breaks off or stalls is an
-//! error, never a short body. A request is sent twice only if its kept connection had died before a byte of an answer, and
-//! then only if it was never written, or is idempotent and without a body (RFC 9110, section 9.2.2); the second time goes
-//! over a fresh connection.
+//! error, never a short body. An [`Upstream`] sends a request twice only if its kept connection had died before a byte of an
+//! answer, and then only if it was never written, or is idempotent and without a body (RFC 9110, section 9.2.2); the second
+//! time goes over a fresh connection. A [`Delivery`] sends one again as its route asks for.
 //! Not promised: anything about header fields beyond `Host` and message framing. Hop-by-hop fields are the caller's.
 //!
-//! The way of a request: `pool` leases a connection (or `connect`s, by `tls` where asked), `upload` watches its body go out,
-//! and `response` hands the connection back when the response has ended.
+//! The way of a request: `delivery` gives it credentials and decides whether it is sent again; `pool` leases a connection
+//! (or `connect`s, by `tls` where asked), `upload` watches its body go out, and `response` hands the connection back when
+//! the response has ended.
 
 use std::{sync::Arc, time::Duration};
 
@@ -26,13 +27,18 @@ use crate::{
 };
 
 mod connect;
+mod delivery;
+mod oauth;
 mod pool;
 mod response;
+mod retry;
 mod socket;
 mod tls;
 mod upload;
 
 pub use connect::ConnectError;
+pub use delivery::{Delivery, DeliveryError, Identity};
+pub use oauth::Credentials;
 pub use response::{ResponseBody, ResponseFault};
 
 use connect::Connector;

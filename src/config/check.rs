@@ -1,6 +1,9 @@
 //! What no key can be wrong about alone: how they fit together.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use super::{Config, Dimension, Limit, MAX_LIMITS_PER_ROUTE, Route, report::Report};
 
@@ -18,6 +21,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
         }
         check_limits(&key, route, report);
         check_pauses(&key, route, report);
+        check_delivery(&key, route, report);
         check_paths(&key, route, &config.routes[..index], report);
     }
 }
@@ -33,7 +37,15 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         stale.map(|(name, _)| format!("load.{name}: stale_after is shorter than interval, so samples expire between polls"));
     let unheard = config.listen.proxy_protocol && config.listen.trusted_proxies.is_empty();
     let unheard = unheard.then(|| "listen: proxy_protocol does nothing while trusted_proxies is empty".to_owned());
-    open.chain(stale).chain(unheard).collect()
+    let plain =
+        config.oauth.iter().filter(|(_, oauth)| !oauth.token_url.origin.tls && !is_local(&oauth.token_url.origin.host));
+    let plain =
+        plain.map(|(name, _)| format!("oauth.{name}: token_url is not https, so secrets cross the network in the clear"));
+    open.chain(stale).chain(unheard).chain(plain).collect()
+}
+
+fn is_local(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
 }
 
 fn check_addresses(config: &Config, report: &mut Report<'_>) {
@@ -96,9 +108,25 @@ fn captures_that_are_missing<'a>(limit: &'a Limit, route: &'a Route) -> impl Ite
         Dimension::Path(name) => Some(name.as_str()),
         _ => None,
     });
-    let captures = |path: &str, name| path.split('/').filter_map(capture).any(|other| other == name);
-    // A path that could not be read is empty, and wrong enough.
-    by_path.filter(move |name| !route.paths.iter().all(|path| path.is_empty() || captures(path, *name)))
+    by_path.filter(|name| !all_capture(route, name))
+}
+
+/// Reports what a route's paths or credentials leave a delivery without.
+fn check_delivery(key: &str, route: &Route, report: &mut Report<'_>) {
+    let wanted = route.rewrite.iter().flat_map(|template| template.split('/')).filter_map(capture);
+    for name in wanted.filter(|name| !all_capture(route, name)) {
+        let expected = format!("expected every path of the route to capture {{{name}}}");
+        report.wrong(&format!("{key}.rewrite"), None, expected);
+    }
+    if route.forward_authorization_as.is_some() && route.credentials.is_none() {
+        let expected = "expected only with credentials; without them, Authorization goes on as it came";
+        report.wrong(&format!("{key}.forward_authorization_as"), None, expected);
+    }
+}
+
+/// Whether every path of `route` captures `name`. A path that could not be read is empty, and wrong enough.
+fn all_capture(route: &Route, name: &str) -> bool {
+    route.paths.iter().all(|path| path.is_empty() || path.split('/').filter_map(capture).any(|other| other == name))
 }
 
 /// Reports paths that a request could take to two routes of equal claim.

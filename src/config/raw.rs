@@ -16,6 +16,7 @@ use super::{
     secret,
 };
 
+mod delivery;
 mod guests;
 mod identity;
 mod kind;
@@ -39,6 +40,7 @@ struct Reader<'r, 'e> {
 pub(super) fn read(tree: Value, report: &mut Report<'_>) -> Config {
     Reader::read(String::new(), tree, report, |root| {
         let load = root.named("load", |load, _| load::load(load));
+        let oauth = root.named("oauth", |oauth, _| delivery::oauth(oauth));
         let limits = root.named("limits", |limit, name| routes::limit(limit, name.to_owned(), &load));
         let upstreams = root.named("upstreams", |upstream, _| upstreams::upstream(upstream));
         Config {
@@ -48,9 +50,10 @@ pub(super) fn read(tree: Value, report: &mut Report<'_>) -> Config {
             store: root.table("store", store::store),
             identity: root.table("identity", identity::identity),
             whitelist: root.tables("whitelist", identity::trusted),
-            routes: root.tables("routes", |route| routes::route(route, &upstreams, &load, &limits)),
+            routes: root.tables("routes", |route| routes::route(route, &upstreams, &oauth, &load, &limits)),
             upstreams,
             load,
+            oauth,
             limits,
         }
     })

@@ -17,7 +17,7 @@ pub struct Origin {
     pub port: u16,
 }
 
-/// A URL that is asked with GET: an [`Origin`] and a path with query.
+/// A URL that is asked: an [`Origin`] and a path with query.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub struct Endpoint {

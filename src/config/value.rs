@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use hyper::Method;
+use hyper::{Method, header::HeaderName};
 use serde::{Serialize, Serializer};
 
 /// Micro-tokens in a token: the unit in which buckets count.
@@ -132,6 +132,12 @@ pub(super) fn duration<S: Serializer>(duration: &Duration, serializer: S) -> Res
 /// Writes methods by name.
 pub(super) fn methods<S: Serializer>(methods: &[Method], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(methods.iter().map(Method::as_str))
+}
+
+/// Writes a field's name, and [`NOT_SET`] where there is none.
+#[expect(clippy::ref_option, reason = "serde hands it over so")]
+pub(super) fn header_name<S: Serializer>(name: &Option<HeaderName>, serializer: S) -> Result<S::Ok, S::Error> {
+    optional(&name.as_ref().map(HeaderName::as_str), serializer)
 }
 
 /// Writes [`NOT_SET`] for what is not set, so that no key is missing from what is written.

@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use arrayvec::ArrayString;
-use hyper::{HeaderMap, Request, http::HeaderValue};
+use hyper::{HeaderMap, Request, Uri, http::HeaderValue};
 use tokio::time::Instant;
 
 use super::{client::Client, headers::X_REQUEST_ID, route::Route, websocket::Opening};
@@ -20,6 +20,8 @@ pub struct Call {
     pub route: Arc<Route>,
     /// Segments of the path that the route captured: name and canonical value.
     pub captures: Vec<(Arc<str>, String)>,
+    /// The path and query that go upstream instead of those that were asked for.
+    pub rewritten: Option<Uri>,
     /// Tells this request from every other.
     pub request_id: RequestId,
     /// When its head was complete.

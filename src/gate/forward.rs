@@ -1,7 +1,8 @@
 //! The last stage: sends an admitted request upstream and brings the answer back, streamed both ways.
 //!
 //! Promised: the upstream comes from the configuration alone; path and query go on byte for byte (but for identity
-//! parameters where the configuration strips them); what is meant for one connection stays on it, in both directions.
+//! parameters where the configuration strips them, and the path where it rewrites it); what is meant for one connection
+//! stays on it, in both directions.
 
 use std::sync::Arc;
 
@@ -16,12 +17,13 @@ use super::{
     rejection::Rejection,
     response::{Response, ResponseBody},
     stage::Next,
+    timing::ServerTiming,
     tunnel::Tunnels,
     websocket::Opening,
 };
 use crate::{
     body::RequestBody,
-    upstream::{self, UpstreamError},
+    upstream::{self, DeliveryError, UpstreamError},
 };
 
 /// Sends requests upstream.
@@ -37,11 +39,14 @@ pub struct Forward {
 
 impl Next for Forward {
     async fn call(&self, call: Box<Call>) -> Outcome {
-        let Call { mut request, client, route, request_id, socket, .. } = *call;
+        let Call { mut request, client, route, request_id, rewritten, received, socket, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
 
+        if let Some(target) = rewritten {
+            *request.uri_mut() = target;
+        }
         self.prepare(&mut request, version);
         let fields = request.headers_mut();
         headers::set_forwarding(fields, client.peer, client.through_trusted_proxy);
@@ -50,6 +55,7 @@ impl Next for Forward {
             headers::set_upgrade(fields, protocol);
         }
 
+        let clock = ServerTiming::decided(received);
         match route.upstream.send(request).await {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.switch_protocols(answer, client_side, socket)
@@ -57,10 +63,14 @@ impl Next for Forward {
             Ok(answer) => {
                 let mut response = answer.map(ResponseBody::upstream);
                 clean(&mut response);
+                if route.server_timing {
+                    clock.answered(response.headers_mut());
+                }
                 Ok(response)
             }
-            Err(UpstreamError::Request(fault)) => Err(Rejection::Body(fault)),
-            Err(error) => {
+            Err(DeliveryError::Credentials) => Err(Rejection::CredentialsUnavailable),
+            Err(DeliveryError::Upstream(UpstreamError::Request(fault))) => Err(Rejection::Body(fault)),
+            Err(DeliveryError::Upstream(error)) => {
                 warn!(event = "upstream_failed", route = &*route.name, %request_id, error = %error, "the upstream gave no answer");
                 Err(Rejection::Upstream(error))
             }

@@ -46,6 +46,8 @@ pub enum Rejection {
     Body(Fault),
     /// The upstream gave no answer.
     Upstream(UpstreamError),
+    /// The route's own credentials have no live token.
+    CredentialsUnavailable,
 }
 
 /// What cannot be understood in one way only.
@@ -84,6 +86,7 @@ pub enum Code {
     UpstreamTimeout,
     UpstreamFailed,
     TooManySockets,
+    CredentialsUnavailable,
 }
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
@@ -101,7 +104,7 @@ pub const SOCKETS_RETRY_AFTER: Duration = Duration::from_secs(10);
 
 impl Code {
     /// Every code, in the order of their discriminants.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::NoRoute,
         Self::MethodNotAllowed,
         Self::IdentityAmbiguous,
@@ -119,6 +122,7 @@ impl Code {
         Self::UpstreamTimeout,
         Self::UpstreamFailed,
         Self::TooManySockets,
+        Self::CredentialsUnavailable,
     ];
 
     /// As it is written.
@@ -141,6 +145,7 @@ impl Code {
             Self::UpstreamTimeout => "upstream_timeout",
             Self::UpstreamFailed => "upstream_failed",
             Self::TooManySockets => "too_many_sockets",
+            Self::CredentialsUnavailable => "credentials_unavailable",
         }
     }
 
@@ -159,7 +164,7 @@ impl Code {
             Self::StoreUnavailable | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::UpstreamUnreachable | Self::UpstreamFailed => StatusCode::BAD_GATEWAY,
+            Self::UpstreamUnreachable | Self::UpstreamFailed | Self::CredentialsUnavailable => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -187,6 +192,7 @@ impl Rejection {
                 Fault::Broken => Code::BodyBroken,
             },
             Self::Upstream(error) => upstream_code(error),
+            Self::CredentialsUnavailable => Code::CredentialsUnavailable,
         }
     }
 
@@ -200,7 +206,7 @@ impl Rejection {
         headers.insert(CACHE_CONTROL, NO_STORE);
         let mut body = format!(r#"{{"error":"{}"}}"#, code.as_str());
         match self {
-            Self::NoRoute => {}
+            Self::NoRoute | Self::CredentialsUnavailable => {}
             Self::MethodNotAllowed { allowed } => {
                 let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
                 headers.extend(HeaderValue::try_from(allowed).ok().map(|value| (ALLOW, value)));

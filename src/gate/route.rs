@@ -6,7 +6,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use hyper::{Method, Request, StatusCode, http::HeaderValue};
+use hyper::{Method, Request, StatusCode, Uri, http::HeaderValue};
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::time::Instant;
 
@@ -17,6 +17,7 @@ use super::{
     guard::{Cooldown, Newcomers},
     path, query,
     rejection::{BadRequest, Rejection},
+    rewrite::Rewrite,
     websocket,
 };
 use crate::{
@@ -25,7 +26,7 @@ use crate::{
         Charge, Limit, Terms,
         key::{Key, KeyHasher},
     },
-    upstream::Upstream,
+    upstream::Delivery,
 };
 
 /// A route as the gate runs it.
@@ -33,7 +34,11 @@ pub struct Route {
     /// Stands in metrics, logs and store keys.
     pub name: Arc<str>,
     /// Where its requests go.
-    pub upstream: Arc<Upstream>,
+    pub upstream: Delivery,
+    /// Statuses whose charge is given back.
+    pub refund_on: Vec<u16>,
+    /// Whether answers tell how long they took.
+    pub server_timing: bool,
     /// All must admit a request.
     pub limits: Vec<RouteLimit>,
     /// Heeds an upstream that asks to be left alone; `None` where the route does not.
@@ -91,8 +96,20 @@ pub struct Entry {
     pub host: Option<String>,
     /// The methods it takes; empty takes all.
     pub methods: Vec<Method>,
+    /// The path that goes upstream instead; then nothing below the pattern is taken.
+    pub rewrite: Option<Rewrite>,
     /// What it leads to.
     pub route: Arc<Route>,
+}
+
+/// What a route table found for a request.
+pub struct Found {
+    /// The route that takes it.
+    pub route: Arc<Route>,
+    /// What its pattern captured.
+    pub captures: Captures,
+    /// The path and query that go upstream instead of those that were asked for.
+    pub rewritten: Option<Uri>,
 }
 
 /// A path and everything below it.
@@ -120,8 +137,8 @@ impl RouteTable {
         Self(entries)
     }
 
-    /// The route of a request to `host` (without port), and what its pattern captured.
-    pub fn find<B>(&self, request: &Request<B>, host: &str) -> Result<(Arc<Route>, Captures), Rejection> {
+    /// The route of a request to `host` (without port).
+    pub fn find<B>(&self, request: &Request<B>, host: &str) -> Result<Found, Rejection> {
         let canonical = path::canonical(request.uri().path()).map_err(|path::Ambiguous| BadRequest::PathAmbiguous)?;
         // A preflight asks on behalf of the request that is to follow.
         let method = cors::preflighted(request).unwrap_or_else(|| request.method().clone());
@@ -131,8 +148,12 @@ impl RouteTable {
                 continue;
             }
             let Some(captures) = entry.pattern.captures(&canonical) else { continue };
+            if entry.rewrite.is_some() && !entry.pattern.is_whole(&canonical) {
+                continue;
+            }
             if entry.methods.is_empty() || entry.methods.contains(&method) {
-                return Ok((Arc::clone(&entry.route), captures));
+                let rewritten = entry.rewrite.as_ref().map(|rewrite| rewrite.target(request.uri())).transpose()?;
+                return Ok(Found { route: Arc::clone(&entry.route), captures, rewritten });
             }
             allowed.extend_from_slice(&entry.methods);
         }
@@ -147,6 +168,11 @@ impl Pattern {
     pub fn new(path: &str) -> Self {
         let segments = path.split('/').filter(|segment| !segment.is_empty());
         Self(segments.map(Segment::new).collect())
+    }
+
+    /// Whether a canonical path that it takes has nothing below it.
+    fn is_whole(&self, canonical: &str) -> bool {
+        canonical.split('/').filter(|segment| !segment.is_empty()).count() == self.0.len()
     }
 
     /// What it captures from a canonical path; `None` where the path does not lie at or below it.

@@ -18,6 +18,7 @@ use super::{
     guard::{Cooldown, Guard, Newcomers},
     quota,
     rejection::Code,
+    rewrite::Rewrite,
     route::{Entry, Pattern, Route, RouteCounters, RouteLimit, RouteTable},
     throttle::Throttle,
     tunnel::Tunnels,
@@ -35,7 +36,7 @@ use crate::{
     },
     metrics::{CloseLabels, CodeLabels, DecisionLabels, MessageLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
     shutdown::Shutdown,
-    upstream::Upstream,
+    upstream::{Credentials, Delivery, Identity, Upstream},
 };
 
 /// What a gate is joined to.
@@ -44,19 +45,22 @@ pub struct Neighbours {
     pub limiter: Arc<Limiter>,
     /// The upstreams, by name.
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
+    /// Where bearer tokens come from, by name.
+    pub credentials: BTreeMap<String, Arc<Credentials>>,
     /// Bounds the log.
     pub floods: Arc<Floods>,
     /// Ends tunnels.
     pub shutdown: Shutdown,
 }
 
-/// A gate for a checked configuration. A route whose upstream is not among the neighbours takes no requests; the
-/// configuration's own check makes sure that there is none.
+/// A gate for a checked configuration. A route whose upstream or credentials are not among the neighbours takes no requests;
+/// the configuration's own check makes sure that there is none.
 pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate {
-    let Neighbours { limiter, upstreams, floods, shutdown } = neighbours;
+    let Neighbours { limiter, upstreams, credentials, floods, shutdown } = neighbours;
     let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
-    let routes = config.routes.iter().filter_map(|route| Some((route, Arc::clone(upstreams.get(&route.upstream)?))));
-    let entries = routes.flat_map(|(route, upstream)| entries(config, route, upstream, metrics)).collect();
+    let deliveries =
+        config.routes.iter().filter_map(|route| Some((route, delivery(route, &upstreams, &credentials, metrics)?)));
+    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, metrics)).collect();
     let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
     let violation_log = ViolationLog {
         floods: Arc::clone(&floods),
@@ -113,7 +117,23 @@ pub fn polled_signals<'a>(config: &'a Config, limit: &'a config::Limit) -> impl 
     limit.scale_by.iter().filter(polled).map(String::as_str)
 }
 
-fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metrics: &Metrics) -> Vec<Entry> {
+fn delivery(
+    route: &config::Route,
+    upstreams: &BTreeMap<String, Arc<Upstream>>,
+    credentials: &BTreeMap<String, Arc<Credentials>>,
+    metrics: &Metrics,
+) -> Option<Delivery> {
+    let identity = match &route.credentials {
+        Some(name) => {
+            let credentials = Arc::clone(credentials.get(name)?);
+            Some(Identity { credentials, caller_as: route.forward_authorization_as.clone() })
+        }
+        None => None,
+    };
+    Some(Delivery::new(route, Arc::clone(upstreams.get(&route.upstream)?), identity, metrics))
+}
+
+fn entries(config: &Config, route: &config::Route, upstream: Delivery, metrics: &Metrics) -> Vec<Entry> {
     let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, metrics)).collect();
     let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.token_bucket)));
     let counters = route_counters(&route.name, metrics);
@@ -130,6 +150,8 @@ fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metr
     let shared = Arc::new(Route {
         name: route.name.as_str().into(),
         upstream,
+        refund_on: route.refund_on.clone(),
+        server_timing: route.server_timing,
         limits,
         cooldown,
         newcomers,
@@ -142,6 +164,7 @@ fn entries(config: &Config, route: &config::Route, upstream: Arc<Upstream>, metr
         pattern: Pattern::new(path),
         host: route.host.clone(),
         methods: route.methods.clone(),
+        rewrite: route.rewrite.as_ref().map(|template| Rewrite::new(template, path)),
         route: Arc::clone(&shared),
     };
     route.paths.iter().map(entry).collect()

@@ -1,7 +1,8 @@
 //! The limits: charges a request against all limits of its route at once, and refuses it where one lacks tokens.
 //!
-//! Promised: one question to the limiter a request; what an upstream's own 429 did not use is given back, and that answer
-//! passes as it came and begins the pause it asks for, where the route heeds it; every other answer says how much is left.
+//! Promised: one question to the limiter a request; what was not used is given back, by the status of the answer; such an
+//! answer, and every 429 of the upstream, passes as it came; every other says how much is left. A 429 of the upstream begins
+//! the pause it asks for, where the route heeds it.
 
 use std::sync::Arc;
 
@@ -16,6 +17,7 @@ use super::{
     question::Question,
     quota::QuotaFields,
     rejection::Rejection,
+    response::Response,
     route::RouteLimit,
     stage::{Next, Stage},
 };
@@ -61,18 +63,24 @@ impl Stage for Throttle {
         if admitted.is_some() {
             question.limits().iter().for_each(|limit| _ = limit.admitted.inc());
         }
-        let mut response = next.call(call).await?;
-        if response.status() == StatusCode::TOO_MANY_REQUESTS {
-            if let Some((cooldown, key)) = question.cooldown() {
-                cooldown.begin(key, response.headers(), &self.limiter).await;
-            }
-            if let Some((receipt, _)) = admitted
-                && !question.limits().is_empty()
-            {
-                self.limiter.refund(receipt, question.refundable()).await;
-                route.counters.refunds.inc();
-            }
-        } else if let Some(fields) = admitted.and_then(|(_, standings)| question.fields(&standings)) {
+        let (receipt, standings) = admitted.unzip();
+        let outcome = next.call(call).await;
+        let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
+        let limited_upstream = outcome.as_ref().ok().filter(|_| status == StatusCode::TOO_MANY_REQUESTS);
+        if let Some((response, (cooldown, key))) = limited_upstream.zip(question.cooldown()) {
+            cooldown.begin(key, response.headers(), &self.limiter).await;
+        }
+        let unsent = matches!(outcome, Err(Rejection::CredentialsUnavailable));
+        let refunded = unsent || route.refund_on.contains(&status.as_u16());
+        if let Some(receipt) = receipt.filter(|_| refunded && !question.limits().is_empty()) {
+            self.limiter.refund(receipt, question.refundable()).await;
+            route.counters.refunds.inc();
+        }
+        let mut response = outcome?;
+        if refunded || status == StatusCode::TOO_MANY_REQUESTS {
+            return Ok(response);
+        }
+        if let Some(fields) = standings.and_then(|standings| question.fields(&standings)) {
             fields.apply(response.headers_mut());
         }
         Ok(response)

@@ -141,6 +141,7 @@ fn what_is_printed_loads_back_to_the_same_and_shows_no_secret() {
     assert!(printed.contains("redis = \"redis://cxgate:[redacted]@redis.example:6380/3\""), "{printed}");
 
     let again = load_with(file_with(&printed).path().to_str().unwrap(), &[]).unwrap().config;
+    assert_eq!(again.to_toml().unwrap(), printed);
     let mut expected = loaded.config;
     // Secrets aside.
     expected.admin.token.clone_from(&again.admin.token);
@@ -148,6 +149,7 @@ fn what_is_printed_loads_back_to_the_same_and_shows_no_secret() {
     expected.store.sentinel_password.clone_from(&again.store.sentinel_password);
     expected.identity.hash_key.clone_from(&again.identity.hash_key);
     expected.whitelist[1].secret.clone_from(&again.whitelist[1].secret);
+    expected.oauth.clone_from(&again.oauth);
     assert_eq!(again, expected);
 }
 

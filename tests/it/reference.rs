@@ -7,12 +7,13 @@ use std::{
     time::Duration,
 };
 
-use cxgate::config::{Cooldown, Cors, Endpoint, WebSocket};
+use cxgate::config::{Cooldown, Cors, Endpoint, Retry, WebSocket};
 
 use crate::support::{
     http::get,
     stub_upstream::StubUpstream,
     test_gate::{TestGate, origin},
+    token_server::oauth,
 };
 
 const REFERENCE: &str = include_str!("../../docs/reference.md");
@@ -51,10 +52,20 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
     let upstream = StubUpstream::start().await;
     let gate = TestGate::start(upstream.address, |config| {
         let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
+        config.oauth.insert("cxone".to_owned(), oauth(upstream.address));
         config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
         let route = &mut config.routes[0];
         let messages = route.limits[0].limit.token_bucket;
         let (max_pause, idle_timeout) = (Duration::from_secs(1), Duration::from_secs(2));
+        route.credentials = Some("cxone".to_owned());
+        route.retry = Some(Retry {
+            attempts: 2,
+            base: max_pause,
+            max: max_pause,
+            on: vec![503],
+            deadline: idle_timeout,
+            replay_bytes: 0,
+        });
         route.cooldown = Cooldown::Route;
         route.cors = Some(Cors { origins: vec!["*".to_owned()], credentials: false, max_age: idle_timeout });
         route.websocket =

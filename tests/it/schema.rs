@@ -37,7 +37,7 @@ fn typed<'a>(value: &'a Value, key: &str, found: &mut ByKey<'a>) {
     match value {
         Value::Object(entries) if !secret => {
             for (name, value) in entries {
-                let name = if ["upstreams", "load", "limits"].contains(&key) { "*" } else { name };
+                let name = if ["upstreams", "load", "limits", "oauth"].contains(&key) { "*" } else { name };
                 let key = if key.is_empty() { name.to_owned() } else { format!("{key}.{name}") };
                 if name != "*" {
                     found.entry(key.clone()).or_insert(value);
@@ -138,6 +138,9 @@ fn wrong_types_words_and_bounds_do_not_fit_the_schema() {
         "limit_use_and_own",
         "limit_without_bucket",
         "limits_too_many",
+        "oauth_grant",
+        "oauth_grant_keys",
+        "oauth_scope",
         "path_trailing_slash",
         "route_without_paths",
         "secret_both",

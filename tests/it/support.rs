@@ -16,6 +16,7 @@ pub mod rig;
 pub mod sentinels;
 pub mod stub_upstream;
 pub mod test_gate;
+pub mod token_server;
 pub mod websocket;
 
 /// The longest that any awaited state may take; generous, because machines are shared.

@@ -11,6 +11,7 @@ use crate::support::{
     redis_server::RedisServer,
     soon,
     test_gate::TestGate,
+    token_server::{TokenServer, with_credentials},
     until,
     websocket::{BINARY, CLOSE, Frame, PING, Socket, TEXT, echoing, frame, masked, open, request},
 };
@@ -303,4 +304,17 @@ async fn a_drain_closes_sockets_with_1001_between_two_frames_after_a_grace_perio
     assert_eq!(socket.frame().await, text("halfhalf"));
     assert_eq!(socket.closed().await, 1001);
     soon(gate.shutdown.finished()).await;
+}
+
+#[tokio::test]
+async fn a_route_with_credentials_holds_its_sockets_to_their_limits_too() {
+    let (upstream, tokens) = (echoing().await, TokenServer::start(3600).await);
+    let gate = TestGate::start(upstream.address(), |config| {
+        gated(policy())(config);
+        with_credentials(config, tokens.stub.address);
+    });
+    let mut socket = Socket::open(gate.proxy, CHAT, "a").await;
+    socket.send(TEXT, "hello").await;
+    assert_eq!(socket.frame().await, text("hello"));
+    assert_eq!(messages(&gate, "admitted").await, 1);
 }

@@ -3,14 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use config::Value;
-use hyper::Method;
+use hyper::{Method, header::HeaderName};
 
 use super::{
-    Reader, guests,
-    kind::{choice, integer, name, parsed, rate, reference, text},
+    Reader, delivery, guests,
+    kind::{boolean, choice, integer, name, parsed, rate, reference, text},
 };
 use crate::config::{
-    Cooldown, Dimension, Limit, Load, Rate, Route, RouteLimit, TokenBucket, Upstream, dimension::is_parameter,
+    Cooldown, Dimension, Limit, Load, OAuth, Rate, Route, RouteLimit, TokenBucket, Upstream, dimension::is_parameter,
     url::parse_host,
 };
 
@@ -22,6 +22,7 @@ const COOLDOWNS: [(&str, Cooldown); 3] = [("off", Cooldown::Off), ("client", Coo
 pub(super) fn route(
     table: &mut Reader<'_, '_>,
     upstreams: &BTreeMap<String, Upstream>,
+    oauth: &BTreeMap<String, OAuth>,
     load: &BTreeMap<String, Load>,
     limits: &BTreeMap<String, Limit>,
 ) -> Route {
@@ -34,6 +35,13 @@ pub(super) fn route(
         cooldown: table.or("cooldown", Cooldown::Off, choice(&COOLDOWNS)),
         cors: table.optional_table("cors", guests::cors),
         websocket: table.optional_table("websocket", guests::websocket),
+        rewrite: table.optional("rewrite", path),
+        credentials: table.optional("credentials", reference("oauth", oauth)),
+        forward_authorization_as: table
+            .optional("forward_authorization_as", parsed("the name of a field that starts with x-", private_field)),
+        refund_on: delivery::statuses(table, "refund_on"),
+        server_timing: table.or("server_timing", false, boolean),
+        retry: table.optional_table("retry", delivery::retry),
         limits: table.tables("limits", |limit| route_limit(limit, load, limits)),
     }
 }
@@ -86,6 +94,14 @@ fn method(text: &str) -> Option<Method> {
     let well_formed = (1..=32).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-');
     let method = Method::from_bytes(text.as_bytes()).ok().filter(|_| well_formed)?;
     (method != Method::CONNECT && method != Method::TRACE).then_some(method)
+}
+
+/// A field that neither HTTP nor the gate gives a meaning.
+fn private_field(text: &str) -> Option<HeaderName> {
+    let reserved = ["x-forwarded-", "x-request-id", "x-client-secret"];
+    let name = text.to_ascii_lowercase();
+    let own = name.starts_with("x-") && !reserved.iter().any(|reserved| name.starts_with(reserved));
+    HeaderName::try_from(name).ok().filter(|_| own)
 }
 
 /// A path and everything below it, in the one form in which a request can have it.
