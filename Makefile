@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench image deb sbom
+.PHONY: help run demo test lint bench fuzz image deb sbom
 
 # Pinned, so that `make lint` fails for what was changed here and for nothing else.
 DENY_VERSION := 0.20.2
@@ -11,6 +11,11 @@ DEB_VERSION := 3.8.0
 DEB := target/tools/bin/cargo-deb
 CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := target/tools/bin/cargo-cyclonedx
+FUZZ_VERSION := 0.13.2
+FUZZ := target/tools/bin/cargo-fuzz
+
+# How long `make fuzz` tries each target.
+FUZZ_SECONDS := 60
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
@@ -43,6 +48,15 @@ lint: $(DENY) ## Check formatting, lints, documentation, licences and advisories
 bench: ## Run the benchmarks
 	cargo bench --locked --benches
 
+# Without a sanitizer, which needs a nightly compiler: there is no unsafe code here for one to watch. What is found anew is
+# kept below target/; copy into fuzz/corpus what is worth replaying.
+fuzz: $(FUZZ) ## Fuzz every target for FUZZ_SECONDS each
+	@set -e; for target in $$($(FUZZ) list); do \
+		mkdir -p target/fuzz-found/$$target; \
+		$(FUZZ) run --sanitizer none $$target target/fuzz-found/$$target fuzz/corpus/$$target -- \
+			-max_total_time=$(FUZZ_SECONDS) -rss_limit_mb=1024 -timeout=5; \
+	done
+
 image: ## Build the container image cxgate
 	docker build -t cxgate .
 
@@ -58,6 +72,8 @@ deb: $(DEB) ## Build a Debian package, target/debian/cxgate_*.deb
 sbom: $(CYCLONEDX) ## List what the binary is made of, as CycloneDX: target/cxgate.cdx.json
 	$(CYCLONEDX) cyclonedx --format json --describe binaries --spec-version 1.5
 	mv cxgate_bin.cdx.json target/cxgate.cdx.json
+$(FUZZ):
+	cargo install cargo-fuzz --version $(FUZZ_VERSION) --locked --root target/tools
 
 $(DENY):
 	cargo install cargo-deny --version $(DENY_VERSION) --locked --root target/tools

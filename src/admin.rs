@@ -41,7 +41,7 @@ const JSON: &str = "application/json";
 const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 impl Admin {
-    /// Answers about this limiter and these metrics; not ready once `shutdown` drains.
+    /// Answers about this limiter and these metrics; not ready once `shutdown` begins.
     pub fn new(config: &config::Admin, limiter: Arc<Limiter>, metrics: Arc<Metrics>, shutdown: Shutdown) -> Self {
         let token = if config.address.ip().is_loopback() { None } else { config.token.clone() };
         Self(Arc::new(Inner { token, limiter, metrics, shutdown }))
@@ -77,7 +77,7 @@ impl Inner {
             Status::Disconnected(OnFailure::Allow) => ("allow", true),
             Status::Disconnected(OnFailure::Deny) => ("deny", false),
         };
-        let status = match (self.shutdown.is_draining(), decides) {
+        let status = match (self.shutdown.is_leaving(), decides) {
             (true, _) => "draining",
             (false, true) => "ready",
             (false, false) => "store_unavailable",

@@ -21,7 +21,8 @@ use crate::{
     limiter::Limiter,
     load,
     metrics::Metrics,
-    serve::{Caps, Listener, ListenerMetrics, serve},
+    peer::Peer,
+    serve::{Caps, Listener, ListenerMetrics, ReloadMetrics, Tls, TlsError, serve},
     shutdown::Shutdown,
     tls::TlsSetupError,
     upstream::{Credentials, Upstream, UpstreamSetupError},
@@ -35,6 +36,7 @@ pub struct App {
     config: Config,
     proxy: Listener,
     proxy_address: SocketAddr,
+    tls: Option<Arc<Tls>>,
     admin: Listener,
     admin_address: SocketAddr,
     limiter: Arc<Limiter>,
@@ -59,6 +61,9 @@ pub enum StartError {
         /// What the system said.
         cause: io::Error,
     },
+    /// A certificate that cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A store that cannot be used.
     #[error("store.redis: {0}")]
     Store(#[from] TlsSetupError),
@@ -85,8 +90,11 @@ impl App {
     pub fn bind(config: Config) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::default());
         let background = Shutdown::default();
-        let (proxy, proxy_address) = bind("listen.address", config.listen.address)?;
-        let (admin, admin_address) = bind("admin.address", config.admin.address)?;
+        let tls = config.listen.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
+        let reuse_port = config.listen.reuse_port;
+        let (proxy, proxy_address) = bind("listen.address", config.listen.address, reuse_port)?;
+        let proxy = proxy.speaking(tls.clone(), config.listen.h2c);
+        let (admin, admin_address) = bind("admin.address", config.admin.address, reuse_port)?;
         let upstreams = upstreams(&config, &metrics)?;
         let credentials = credentials(&config, &metrics)?;
         let sources = sources(&config, &metrics)?;
@@ -95,6 +103,7 @@ impl App {
             config,
             proxy,
             proxy_address,
+            tls,
             admin,
             admin_address,
             limiter,
@@ -123,15 +132,16 @@ impl App {
 
     /// Runs until `shutdown` drains and everything has ended.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { config, proxy, admin, limiter, upstreams, credentials, sources, metrics, background, .. } = self;
+        let Self { config, proxy, tls, admin, limiter, upstreams, credentials, sources, metrics, background, .. } = self;
         load::start(sources, scales(&config), &limiter, &metrics, &shutdown);
         keep_fresh(&credentials, &background);
         let floods = Arc::<Floods>::default();
         spawn_sums(&floods, &background);
+        spawn_reloads(tls, &metrics, &background);
 
         let operators = Admin::new(&config.admin, Arc::clone(&limiter), Arc::clone(&metrics), shutdown.clone());
-        let answer = move |peer, request: Request<RequestBody>| {
-            let response = operators.handle(peer, &request);
+        let answer = move |peer: Peer, request: Request<RequestBody>| {
+            let response = operators.handle(peer.address, &request);
             async { response }
         };
         let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, proxies: Vec::new(), ..Caps::from(&config.listen) };
@@ -147,7 +157,7 @@ impl App {
         };
         shutdown.spawn(serve(proxy, caps, handle, ListenerMetrics::new(&metrics, "proxy"), shutdown.clone()));
 
-        shutdown.draining().await;
+        leave(&config.listen, &shutdown).await;
         drain(&config.listen, &shutdown).await;
         background.stop();
         background.finished().await;
@@ -155,10 +165,18 @@ impl App {
     }
 }
 
-fn bind(key: &'static str, address: SocketAddr) -> Result<(Listener, SocketAddr), StartError> {
-    let listener = Listener::bind(address).and_then(|listener| Ok((listener.local_address()?, listener)));
+fn bind(key: &'static str, address: SocketAddr, reuse_port: bool) -> Result<(Listener, SocketAddr), StartError> {
+    let listener = Listener::bind(address, reuse_port).and_then(|listener| Ok((listener.local_address()?, listener)));
     let (local_address, listener) = listener.map_err(|cause| StartError::Bind { key, address, cause })?;
     Ok((listener, local_address))
+}
+
+/// Serves on for `drain_delay` once it is asked to leave, while probes and answers send clients elsewhere.
+async fn leave(listen: &Listen, shutdown: &Shutdown) {
+    shutdown.leaving().await;
+    // Whoever is in a hurry drains or stops at once.
+    let _ = timeout(listen.drain_delay, shutdown.draining()).await;
+    shutdown.drain();
 }
 
 /// Lets requests in flight finish, up to `drain_timeout`.
@@ -204,6 +222,17 @@ fn credentials(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Ar
     .collect()
 }
 
+fn spawn_reloads(tls: Option<Arc<Tls>>, metrics: &Metrics, background: &Shutdown) {
+    let Some(tls) = tls else { return };
+    let (metrics, stop) = (ReloadMetrics::new(metrics), background.clone());
+    background.spawn(async move {
+        tokio::select! {
+            never = tls.keep_fresh(&metrics) => match never {},
+            () = stop.stopped() => {}
+        }
+    });
+}
+
 fn upstreams(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
     let used = config.upstreams.iter().filter(|(name, _)| config.routes.iter().any(|route| route.upstream == **name));
     used.map(|(name, upstream)| {
@@ -236,6 +265,7 @@ fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<load::Source>, Star
                 idle_timeout: load.interval * 2,
                 max_connections: 1,
                 ca: None,
+                client_certificate: None,
             };
             let label = format!("load.{name}");
             let client = Upstream::new(&label, &upstream, load.timeout, metrics);

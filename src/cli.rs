@@ -16,6 +16,7 @@ use tracing::level_filters::LevelFilter;
 use crate::{
     config::{ConfigError, Loaded, Log, LogFormat, LogLevel, Sources, load},
     log::{self, Format, LogGuard},
+    serve::TlsError,
 };
 
 mod check;
@@ -87,7 +88,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Run(cli.file)).execute() {
         Ok(code) => code,
-        Err(error) if error.is::<ConfigError>() => {
+        Err(error) if error.is::<ConfigError>() || error.is::<TlsError>() => {
             print_error(&error.to_string());
             ExitCode::from(INVALID_CONFIG)
         }

@@ -27,6 +27,7 @@ mod secret;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod url;
 mod value;
 
@@ -36,6 +37,7 @@ pub use load::{ConfigError, Loaded, Sources, load};
 pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
 pub use secret::Secret;
+pub use tls::{ClientCertificate, ClientCertificates, ListenTls};
 pub use url::{Endpoint, Origin};
 pub use value::{Curve, Factor, Rate};
 
@@ -96,6 +98,18 @@ pub struct Listen {
     /// Longest wait for requests in flight when stopping.
     #[serde(serialize_with = "value::duration")]
     pub drain_timeout: Duration,
+    /// How long, when stopping, clients are still served while they are told to go elsewhere; then the drain begins.
+    #[serde(serialize_with = "value::duration")]
+    pub drain_delay: Duration,
+    /// Requests in service at once; beyond it, they are answered 503.
+    pub max_requests_in_flight: usize,
+    /// Whether other processes may listen on the same addresses (SO_REUSEPORT), so that one can take over from another.
+    pub reuse_port: bool,
+    /// Whether HTTP/2 is also taken without TLS, from clients that begin with it (RFC 9113, section 3.3).
+    pub h2c: bool,
+    /// What the listener proves itself by; `None` speaks plain HTTP.
+    #[serde(serialize_with = "value::optional")]
+    pub tls: Option<ListenTls>,
 }
 
 /// `[admin]`: probes and metrics.
@@ -200,7 +214,10 @@ pub struct Trusted {
     pub client: String,
     /// Addresses from which the claim is believed; empty asks for none.
     pub networks: Vec<IpNet>,
-    /// Sent as `X-Client-Secret`; `None` asks for none. With neither, anyone can make the claim.
+    /// Subject of the certificate that supports the claim; `None` asks for none.
+    #[serde(serialize_with = "value::optional")]
+    pub certificate: Option<String>,
+    /// Sent as `X-Client-Secret`; `None` asks for none. With nothing asked for, anyone can make the claim.
     #[serde(serialize_with = "value::optional")]
     pub secret: Option<Secret>,
 }
@@ -224,6 +241,9 @@ pub struct Upstream {
     /// PEM file of the certificate authorities to believe instead of the system's.
     #[serde(serialize_with = "value::optional")]
     pub ca: Option<PathBuf>,
+    /// What cxgate proves itself by to this upstream; `None` shows nothing.
+    #[serde(serialize_with = "value::optional")]
+    pub client_certificate: Option<ClientCertificate>,
 }
 
 /// `[load.NAME]`: a polled signal that says how fast buckets refill.

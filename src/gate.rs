@@ -3,7 +3,7 @@
 //! A request is first *admitted*: its client and its route become known, or it is refused. Then it passes the stages that
 //! [`Gate::new`] lists. Whatever goes wrong on the way is a [`Rejection`], and becomes an answer in one place.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use hyper::{Method, Request, header::HOST};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -18,7 +18,7 @@ pub mod forward;
 pub mod forwarded;
 pub mod guard;
 pub mod headers;
-mod path;
+pub mod path;
 mod query;
 pub mod question;
 pub mod quota;
@@ -49,7 +49,7 @@ use violation::ViolationLog;
 use websocket::Sockets;
 use whitelist::Whitelist;
 
-use crate::body::RequestBody;
+use crate::{body::RequestBody, peer::Peer};
 
 /// What a stage gives back: an answer, or why there is none.
 pub type Outcome = Result<Response, Rejection>;
@@ -111,7 +111,7 @@ impl Gate {
     }
 
     /// Answers a request that came from `peer`.
-    pub async fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Response {
+    pub async fn handle(&self, peer: Peer, request: Request<RequestBody>) -> Response {
         let inner = &*self.0;
         let received = Instant::now();
         let in_flight = InFlight::new(&inner.counters.in_flight);
@@ -153,16 +153,17 @@ impl Inner {
     /// Finds out who asks.
     fn admit(
         &self,
-        peer: SocketAddr,
+        peer: Peer,
         request: Request<RequestBody>,
         request_id: RequestId,
         received: Instant,
         Found { route, captures, rewritten }: Found,
     ) -> Result<Box<Call>, BadRequest> {
         let (head, body) = request.into_parts();
-        let client = self.identification.client(peer.ip(), &head)?;
+        let client = self.identification.client(&peer, &head)?;
         let request = Request::from_parts(head, body);
-        Ok(Box::new(Call { request, client, route, captures, rewritten, request_id, received, exempt: false, socket: None }))
+        let (exempt, socket) = (false, None);
+        Ok(Box::new(Call { request, client, peer, route, captures, rewritten, request_id, received, exempt, socket }))
     }
 
     /// The answer that an outcome becomes, readable by the page that asked where it may be.

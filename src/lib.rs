@@ -13,7 +13,9 @@
 //! # Invariants
 //!
 //! - Imports point one way: `main → cli → app → {serve, gate, load, admin} → {limiter, upstream} → {config, metrics,
-//!   shutdown, body, log, tls}`. Modules on one level never name each other; `app` introduces them. `tests/tidy.rs` holds this.
+//!   shutdown, body, peer, log, tls, wire}`. Modules on one level never name each other; `app` introduces them.
+//!   `tests/tidy.rs` holds this.
+//! - Every byte of HTTP/1 passes a strict reader ([`wire`]) before the lenient parser, in both directions.
 //! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
 //!   Cluster, as far as [`limiter::redis`] promises.
 //! - The data plane never waits for the control plane: it reads values the control plane has published.
@@ -30,7 +32,9 @@ pub mod limiter;
 pub mod load;
 pub mod log;
 pub mod metrics;
+pub mod peer;
 pub mod serve;
 pub mod shutdown;
 pub mod tls;
 pub mod upstream;
+pub mod wire;

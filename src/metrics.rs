@@ -81,6 +81,10 @@ metrics! {
     connections: Family<ListenerLabels, Gauge> = "connections";
     /// Failed accepts, by listener.
     accept_failures: Family<ListenerLabels, Counter> = "accept_failures";
+    /// TLS handshakes that failed or took too long.
+    tls_handshake_failures: Counter = "tls_handshake_failures";
+    /// Changed TLS files, by whether they could be used.
+    tls_reloads: Family<ReloadLabels, Counter> = "tls_reloads";
     /// Decisions, by route, limit and outcome.
     decisions: Family<DecisionLabels, Counter> = "decisions";
     /// Refusals, by who refused: cxgate itself or the upstream.
@@ -172,6 +176,13 @@ pub struct CodeLabels {
 pub struct ListenerLabels {
     /// `proxy` or `admin`.
     pub listener: &'static str,
+}
+
+/// Labels of a reload.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct ReloadLabels {
+    /// `good` or `bad`.
+    pub result: &'static str,
 }
 
 /// Labels of a decision.

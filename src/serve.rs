@@ -5,8 +5,11 @@
 //! the words of every other refusal (`{"error":"<code>"}`); a panic costs one request. When asked to drain, the listening
 //! socket closes, idle connections close, and responses in flight are completed.
 //! Not promised: that the caps hold inside a tunnel. An upgraded connection belongs to whoever upgraded it; only its place
-//! among `max_connections` is still counted here. HTTP/2 has its place beside `connection`: the handler does not know
-//! which protocol a request came by.
+//! among `max_connections` is still counted here.
+//!
+//! The way of a connection: `accept`ed, it waits for a place (`overload`), says whom it comes for (`proxy_protocol`), is
+//! `greet`ed (`tls`, and which protocol), and is run by `connection` or `http2`; each request is an `exchange`, whichever
+//! protocol it came by.
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,39 +19,57 @@ use hyper::{Request, Response};
 use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
-    net::{TcpListener, TcpSocket},
+    net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
 };
 
 use crate::{
     body::RequestBody,
     config,
     metrics::{CodeLabels, ListenerLabels, Metrics},
+    peer::Peer,
     shutdown::Shutdown,
 };
 
 mod accept;
 mod connection;
 mod exchange;
+mod greet;
+mod http2;
+mod overload;
 mod panics;
 mod progress;
 mod proxy_protocol;
 mod refusal;
 mod socket;
+mod stream;
+mod tls;
+
+pub use tls::{ReloadMetrics, Tls, TlsError};
 
 use accept::Backoff;
 use exchange::Exchanges;
+use greet::{Greeted, Protocols, greet};
+use overload::Room;
 use panics::catch_panic;
 use socket::{Slot, Socket};
 
 /// Connections the kernel completes for us before we accept them; beyond it, clients retry their handshake.
 const BACKLOG: u32 = 1024;
 
+/// How long a drain waits for the first request of a new connection, and for its handshake: it may be on its way, sent to us
+/// because we still listened.
+const LAST_CALL: Duration = Duration::from_millis(500);
+
 /// What one client, and all of them together, may cost.
 #[derive(Debug, Clone)]
 pub struct Caps {
-    /// Open connections; beyond it, accepting pauses and clients wait in the kernel's backlog.
+    /// Open connections; beyond it, those that idle are closed to make room, and where none does, accepting pauses and
+    /// clients wait in the kernel's backlog.
     pub max_connections: usize,
+    /// Requests from the call of the handler to the end of their response; beyond it, 503 at once.
+    pub max_requests_in_flight: usize,
     /// Longest wait for a whole request head, from its first byte, or from the accept for the first one: 408. A head whose
     /// beginning arrived together with the previous request is timed from its next byte on.
     pub header_timeout: Duration,
@@ -67,67 +88,133 @@ pub struct Caps {
     pub proxies: Vec<IpNet>,
 }
 
-/// A bound listening socket.
+/// A bound listening socket, and what is spoken on it.
 #[derive(Debug)]
-pub struct Listener(TcpListener);
+pub struct Listener {
+    socket: TcpListener,
+    protocols: Protocols,
+}
 
 /// What a listener counts.
 #[derive(Debug, Clone)]
 pub struct ListenerMetrics {
     connections: Gauge,
     accept_failures: Counter,
+    handshake_failures: Counter,
     panics: Counter,
     rejections: Family<CodeLabels, Counter>,
+}
+
+/// What a connection needs to be served.
+struct Door<H> {
+    protocols: Protocols,
+    exchanges: Arc<Exchanges<H>>,
+    room: Arc<Room>,
 }
 
 /// Accepts connections and answers their requests by `handler` until the drain; returns as soon as the listening socket is
 /// closed. The connections are tasks of `shutdown`, which waits for them and, on stop, drops what is left.
 ///
-/// The handler gets the peer's address (IPv4 in its own form, also on an IPv6 socket) and the request. A body that fails
-/// aborts its connection, so that the client never takes a short body for a whole one.
+/// The handler gets the peer and the request. A body that fails aborts its connection, or its stream, so that the client
+/// never takes a short body for a whole one.
 pub async fn serve<H, F, B>(listener: Listener, caps: Caps, handler: H, metrics: ListenerMetrics, shutdown: Shutdown)
 where
-    H: Fn(SocketAddr, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+    H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(caps.max_connections.min(Semaphore::MAX_PERMITS)));
-    let exchanges = Arc::new(Exchanges { handler, caps, metrics: metrics.clone() });
-    let accepting = async {
-        let mut backoff = Backoff::default();
-        while let Ok(place) = Arc::clone(&places).acquire_owned().await {
-            match listener.0.accept().await {
-                Ok((stream, peer)) => {
-                    backoff = Backoff::default();
-                    let mut socket = Socket::new(stream, metrics.take(place));
-                    let (exchanges, ends) = (Arc::clone(&exchanges), shutdown.clone());
-                    let connection = async move {
-                        if let Some(peer) = proxy_protocol::client(&mut socket.stream, peer, &exchanges.caps, &ends).await {
-                            connection::run(socket, peer, exchanges, ends).await;
-                        }
-                    };
-                    shutdown.spawn(catch_panic(connection, metrics.panics.clone()));
-                }
-                Err(error) => {
-                    metrics.accept_failures.inc();
-                    if !accept::is_about_one_connection(&error) {
-                        let pause = backoff.next_pause();
-                        tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
-                        tokio::time::sleep(pause).await;
-                    }
+    let Listener { socket, protocols } = listener;
+    let room = Arc::new(Room::new(caps.max_connections));
+    let in_flight = Arc::new(Semaphore::new(caps.max_requests_in_flight.min(Semaphore::MAX_PERMITS)));
+    let exchanges = Exchanges { handler, caps, metrics, in_flight, shutdown };
+    let door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room });
+    let (metrics, shutdown) = (&door.exchanges.metrics, &door.exchanges.shutdown);
+    let mut backoff = Backoff::default();
+    loop {
+        let accepted = tokio::select! {
+            biased;
+            () = shutdown.draining() => break,
+            accepted = socket.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, address)) => {
+                backoff = Backoff::default();
+                door.admit(stream, address).await;
+            }
+            Err(error) => {
+                metrics.accept_failures.inc();
+                if !accept::is_about_one_connection(&error) {
+                    let pause = backoff.next_pause();
+                    tracing::warn!(%error, pause_ms = pause.as_millis(), "cannot accept connections");
+                    // A drain is in no hurry: the longest pause is a second.
+                    sleep(pause).await;
                 }
             }
         }
-    };
-    tokio::select! {
-        biased;
-        () = shutdown.draining() => {}
-        () = accepting => {}
+    }
+    // Closing the socket would reset those who stand in its queue.
+    for (stream, address) in accept::backlog(socket) {
+        door.admit(stream, address).await;
     }
 }
 
 /// An error of a response body.
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+// === impl Door ===
+
+impl<H, F, B> Door<H>
+where
+    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    /// Waits for a place and serves the connection in a task of its own.
+    async fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+        let Exchanges { metrics, shutdown, .. } = &*self.exchanges;
+        let place = tokio::select! {
+            place = self.room.place() => place,
+            () = shutdown.stopped() => None,
+        };
+        let Some(place) = place else { return };
+        let connection = Arc::clone(self).open(stream, address, metrics.take(place));
+        shutdown.spawn(catch_panic(connection, metrics.panics.clone()));
+    }
+
+    async fn open(self: Arc<Self>, mut stream: TcpStream, address: SocketAddr, slot: Slot) {
+        let Self { protocols, exchanges, room } = &*self;
+        let (caps, shutdown) = (&exchanges.caps, exchanges.shutdown.clone());
+        // Responses are written in whole pieces; waiting to fill a segment would only delay their last one.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "cannot set TCP_NODELAY");
+        }
+        let last_call = async {
+            shutdown.draining().await;
+            sleep(LAST_CALL).await;
+        };
+        let greeting = async {
+            let address = proxy_protocol::client(&mut stream, address, caps).await?;
+            let greeted = timeout(caps.header_timeout, greet(stream, address, protocols)).await;
+            if !matches!(greeted, Ok(Ok(_))) {
+                exchanges.metrics.handshake_failures.inc();
+            }
+            greeted.ok()?.ok()
+        };
+        let greeted = tokio::select! {
+            greeted = greeting => greeted,
+            () = last_call => None,
+            () = shutdown.stopped() => None,
+        };
+        let Some(Greeted { stream, peer, http2 }) = greeted else { return };
+        if http2 {
+            // In a box, so that connections of HTTP/1 do not take the room that it needs.
+            Box::pin(http2::run((stream, slot), peer, Arc::clone(exchanges), room, shutdown)).await;
+        } else {
+            let socket = Socket::new(stream, slot, caps.max_header_bytes);
+            connection::run(socket, peer, Arc::clone(exchanges), room, shutdown).await;
+        }
+    }
+}
 
 // === impl Caps ===
 
@@ -135,6 +222,7 @@ impl From<&config::Listen> for Caps {
     fn from(listen: &config::Listen) -> Self {
         Self {
             max_connections: listen.max_connections,
+            max_requests_in_flight: listen.max_requests_in_flight,
             header_timeout: listen.header_timeout,
             body_idle_timeout: listen.body_idle_timeout,
             idle_timeout: listen.idle_timeout,
@@ -148,18 +236,26 @@ impl From<&config::Listen> for Caps {
 // === impl Listener ===
 
 impl Listener {
-    /// Binds and listens; port 0 takes a free one. Must be called inside the runtime.
-    pub fn bind(address: SocketAddr) -> io::Result<Self> {
+    /// Binds and listens, for plain HTTP/1; port 0 takes a free one. With `reuse_port` other processes may bind the same
+    /// address, and the kernel spreads connections over them. Must be called inside the runtime.
+    pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Self> {
         let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         // A restart must not wait for the connections of the last run to leave TIME_WAIT.
         socket.set_reuseaddr(true)?;
+        socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
-        Ok(Self(socket.listen(BACKLOG)?))
+        Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default() })
+    }
+
+    /// Speaks TLS, where there is `tls`; else takes HTTP/2 from clients that begin with it, where `h2c` says so.
+    #[must_use]
+    pub fn speaking(self, tls: Option<Arc<Tls>>, h2c: bool) -> Self {
+        Self { protocols: Protocols { tls, h2c }, ..self }
     }
 
     /// Where it listens, with the port that was taken.
     pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 }
 
@@ -172,6 +268,7 @@ impl ListenerMetrics {
         Self {
             connections: metrics.connections.get_or_create_owned(&labels),
             accept_failures: metrics.accept_failures.get_or_create_owned(&labels),
+            handshake_failures: metrics.tls_handshake_failures.clone(),
             panics: metrics.panics.clone(),
             rejections: metrics.rejections.clone(),
         }

@@ -1,4 +1,5 @@
-//! Stopping, in two steps: *drain* (take nothing new, finish what is there), then *stop* (drop what is left).
+//! Stopping, in three steps: *leave* (serve on, but say that we are going), *drain* (take nothing new, finish what is
+//! there), then *stop* (drop what is left). Each implies those before it.
 //!
 //! One [`Shutdown`] is cloned into everything that runs. Nothing polls a flag: tasks await [`Shutdown::draining`] or
 //! [`Shutdown::stopped`], and whoever stops the daemon awaits [`Shutdown::finished`], which resolves when every task that
@@ -9,29 +10,46 @@ use std::future::Future;
 use tokio::task::JoinHandle;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-/// The daemon's two-step stop and the tasks it waits for.
+/// The daemon's stop in steps and the tasks it waits for.
 #[derive(Clone, Debug, Default)]
 pub struct Shutdown {
+    leave: CancellationToken,
     drain: CancellationToken,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
 impl Shutdown {
+    /// Asks everything to send those who come elsewhere from their next request on.
+    pub fn leave(&self) {
+        self.leave.cancel();
+    }
+
     /// Asks everything to take nothing new and to finish what is there.
     pub fn drain(&self) {
+        self.leave.cancel();
         self.drain.cancel();
     }
 
     /// Asks everything to drop what it is doing. Implies [`drain`](Self::drain).
     pub fn stop(&self) {
-        self.drain.cancel();
+        self.drain();
         self.stop.cancel();
+    }
+
+    /// Whether [`leave`](Self::leave) was called.
+    pub fn is_leaving(&self) -> bool {
+        self.leave.is_cancelled()
     }
 
     /// Whether [`drain`](Self::drain) was called.
     pub fn is_draining(&self) -> bool {
         self.drain.is_cancelled()
+    }
+
+    /// Resolves when [`leave`](Self::leave) is called.
+    pub async fn leaving(&self) {
+        self.leave.cancelled().await;
     }
 
     /// Resolves when [`drain`](Self::drain) is called.
@@ -44,7 +62,7 @@ impl Shutdown {
         self.stop.cancelled().await;
     }
 
-    /// Runs a task that [`finished`](Self::finished) waits for. The task itself must heed the two steps.
+    /// Runs a task that [`finished`](Self::finished) waits for. The task itself must heed the steps.
     pub fn spawn<F>(&self, task: F) -> JoinHandle<F::Output>
     where
         F: Future<Output: Send + 'static> + Send + 'static,

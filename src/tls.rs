@@ -11,7 +11,7 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{
-        CertificateDer,
+        CertificateDer, PrivateKeyDer,
         pem::{self, PemObject},
     },
 };
@@ -33,14 +33,25 @@ pub enum TlsSetupError {
         /// The file.
         path: PathBuf,
     },
+    /// A file of the client certificate cannot be read, or is no PEM of its kind.
+    #[error("cannot read the client certificate or its key from {path}: {cause}", path = path.display())]
+    ClientCertificate {
+        /// The file.
+        path: PathBuf,
+        /// What went wrong.
+        cause: pem::Error,
+    },
+    /// The client certificate and its key do not belong together, or cannot be used.
+    #[error("the client certificate and its key cannot be used: {0}")]
+    ClientPair(#[source] rustls::Error),
     /// Anything else, such as a certificate that is none.
     #[error("cannot set up TLS: {0}")]
     Tls(#[from] rustls::Error),
 }
 
 /// A client that believes the authorities in the PEM file `ca`; without one, the system's, and where it has none, Mozilla's
-/// as they were when this was built.
-pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsSetupError> {
+/// as they were when this was built. With the PEM files of its `own` certificate and key, it shows that to who asks.
+pub fn client_config(ca: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsSetupError> {
     let roots = match ca {
         Some(path) => authorities(path)?,
         None => system_authorities(),
@@ -48,7 +59,16 @@ pub fn client_config(ca: Option<&Path>) -> Result<ClientConfig, TlsSetupError> {
     // The provider is named because a process-wide default could be set by anyone, or by nobody.
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
+    let config = config.with_root_certificates(roots);
+    let Some((certificate, key)) = own else { return Ok(config.with_no_client_auth()) };
+    let unreadable = |path: &Path| {
+        let path = path.to_owned();
+        |cause| TlsSetupError::ClientCertificate { path, cause }
+    };
+    let chain = CertificateDer::pem_file_iter(certificate).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let chain = chain.map_err(unreadable(certificate))?;
+    let key = PrivateKeyDer::from_pem_file(key).map_err(unreadable(key))?;
+    config.with_client_auth_cert(chain, key).map_err(TlsSetupError::ClientPair)
 }
 
 fn authorities(path: &Path) -> Result<RootCertStore, TlsSetupError> {

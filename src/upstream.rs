@@ -122,7 +122,7 @@ impl Upstream {
         let authority = config.url.authority();
         let labels = UpstreamLabels { upstream: name.to_owned() };
         let open = metrics.upstream_connections.get_or_create_owned(&labels);
-        let connector = Connector::new(&config.url, config.ca.as_deref())?;
+        let connector = Connector::new(config)?;
         Ok(Self {
             host: HeaderValue::try_from(&authority).map_err(|_| UpstreamSetupError::Host(authority))?,
             response_timeout: config.response_timeout,
@@ -172,9 +172,9 @@ impl Upstream {
             () = overdue(watch.as_ref(), self.response_timeout) => return Err(UpstreamError::ResponseTimeout),
         };
         let mut failure = match received {
-            Ok(mut response) => {
+            Ok(response) => {
                 self.counts.response.observe(started.elapsed().as_secs_f64());
-                check_framing(response.headers_mut())?;
+                check_framing(response.headers())?;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     let keep = |body| ResponseBody::new(body, self.body_idle, lease, watch);
                     return Ok(Attempt::Answered(response.map(keep)));
@@ -231,19 +231,17 @@ fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
     Some(copy)
 }
 
-/// Refuses a response whose length two readers could read in two ways, and removes a length that chunks overrule
-/// (RFC 9112, section 6.3): the client must find the same end as we do.
-fn check_framing(headers: &mut HeaderMap) -> Result<(), UpstreamError> {
-    if headers.contains_key(TRANSFER_ENCODING) {
-        headers.remove(CONTENT_LENGTH);
-        return Ok(());
-    }
+/// Refuses a response whose length two readers could read in two ways (RFC 9112, section 6.3): a length and chunks, two
+/// lengths, or any transfer coding but chunks alone, which nobody asked for and which would reach the client undone.
+fn check_framing(headers: &HeaderMap) -> Result<(), UpstreamError> {
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
-    match (lengths.next(), lengths.next()) {
-        (None, _) => Ok(()),
-        (Some(length), None) if plain(length) => Ok(()),
-        _ => Err(UpstreamError::Protocol("an ambiguous Content-Length".into())),
+    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
+    let is_plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
+        (None, None, None, None) => Ok(()),
+        (Some(length), None, None, None) if is_plain(length) => Ok(()),
+        (None, None, Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        _ => Err(UpstreamError::Protocol("an ambiguous length of the response".into())),
     }
 }
 

@@ -3,9 +3,13 @@
 use std::{fmt::Write, process::ExitCode};
 
 use super::print;
-use crate::config::{Config, Loaded, Route};
+use crate::{
+    config::{Config, Loaded, Route},
+    serve::Tls,
+};
 
 pub(super) fn check(loaded: &Loaded) -> anyhow::Result<ExitCode> {
+    loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
     let mut text = format!("{}: ok\n", loaded.origin);
     summarise(&loaded.config, &mut text)?;
     for warning in &loaded.warnings {

@@ -28,9 +28,15 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
 
 /// What can be meant, but hardly is.
 pub(super) fn warnings(config: &Config) -> Vec<String> {
-    let open = config.whitelist.iter().filter(|trusted| trusted.networks.is_empty() && trusted.secret.is_none());
+    let open = config
+        .whitelist
+        .iter()
+        .filter(|trusted| trusted.networks.is_empty() && trusted.certificate.is_none() && trusted.secret.is_none());
     let open = open.map(|trusted| {
-        format!("whitelist: {:?} has neither networks nor a secret, so anyone can claim that identity", trusted.client)
+        format!(
+            "whitelist: {:?} has neither networks nor a certificate nor a secret, so anyone can claim that identity",
+            trusted.client
+        )
     });
     let stale = config.load.iter().filter(|(_, load)| load.stale_after < load.interval);
     let stale =

@@ -16,6 +16,8 @@ pub enum IdentitySource {
     Query(String),
     /// `cookie:NAME`
     Cookie(String),
+    /// `certificate`: the subject of the certificate that the client proved itself by, as in `CN=reports`.
+    Certificate,
     /// `bearer`: the hash of the Authorization credential.
     Bearer,
     /// `address`: the peer, or the client a trusted proxy names.
@@ -47,6 +49,7 @@ impl IdentitySource {
     pub(super) fn parse(text: &str) -> Option<Self> {
         match text.split_once(':') {
             None if text == "bearer" => Some(Self::Bearer),
+            None if text == "certificate" => Some(Self::Certificate),
             None if text == "address" => Some(Self::Address),
             Some(("header", name)) => header(name).map(Self::Header),
             Some(("query", name)) => is_parameter(name).then(|| Self::Query(name.to_owned())),
@@ -63,6 +66,7 @@ impl fmt::Display for IdentitySource {
             Self::Query(name) => write!(formatter, "query:{name}"),
             Self::Cookie(name) => write!(formatter, "cookie:{name}"),
             Self::Bearer => formatter.write_str("bearer"),
+            Self::Certificate => formatter.write_str("certificate"),
             Self::Address => formatter.write_str("address"),
         }
     }

@@ -7,7 +7,7 @@ use hyper::{HeaderMap, Request, Uri, http::HeaderValue};
 use tokio::time::Instant;
 
 use super::{client::Client, headers::X_REQUEST_ID, route::Route, websocket::Opening};
-use crate::body::RequestBody;
+use crate::{body::RequestBody, peer::Peer};
 
 /// A request on its way through the stages. It is handed from stage to stage in a box: each stage's future would otherwise
 /// hold a copy of all of it, and moving those costs far more than one allocation.
@@ -16,6 +16,8 @@ pub struct Call {
     pub request: Request<RequestBody>,
     /// Who asks.
     pub client: Client,
+    /// The other end of the connection it came by.
+    pub peer: Peer,
     /// By which route.
     pub route: Arc<Route>,
     /// Segments of the path that the route captured: name and canonical value.

@@ -19,6 +19,7 @@ use super::{forwarded, query, rejection::BadRequest};
 use crate::{
     config::{self, IdentitySource},
     limiter::key::{KeyHasher, KeyParts},
+    peer::Peer,
 };
 
 /// The longest identity, in bytes.
@@ -70,15 +71,15 @@ impl Identification {
     }
 
     /// Who sent a request that came from `peer`.
-    pub fn client(&self, peer: IpAddr, head: &Parts) -> Result<Client, BadRequest> {
-        let peer = peer.to_canonical();
+    pub fn client(&self, Peer { address, certificate, .. }: &Peer, head: &Parts) -> Result<Client, BadRequest> {
+        let peer = address.ip().to_canonical();
         let address = forwarded::client_address(peer, &head.headers, &self.trusted_proxies);
         let network = network(address, self.ipv6_prefix);
-        let identity = self.identity(network, head)?;
+        let identity = self.identity(network, certificate.as_deref(), head)?;
         Ok(Client { peer, identity, address, network, through_trusted_proxy: forwarded::is_in(&self.trusted_proxies, peer) })
     }
 
-    fn identity(&self, network: IpNet, head: &Parts) -> Result<Identity, BadRequest> {
+    fn identity(&self, network: IpNet, certificate: Option<&str>, head: &Parts) -> Result<Identity, BadRequest> {
         for source in &self.sources {
             let claimed: Option<(Cow<'_, str>, _, _)> = match source {
                 IdentitySource::Header(name) => only_header(&head.headers, name)?.map(|value| (value.into(), "name", true)),
@@ -90,6 +91,7 @@ impl Identification {
                     let hash = self.hasher.start("bearer").part(credential.as_bytes()).finish();
                     (hash.to_string().into(), "bearer", false)
                 }),
+                IdentitySource::Certificate => certificate.map(|subject| (subject.into(), "certificate", false)),
                 IdentitySource::Address => break,
             };
             if let Some((text, kind, fold_case)) = claimed
@@ -124,7 +126,8 @@ impl Client {
 impl Identity {
     /// A claimed identity; `None` where it is empty, an error where it is too long or not printable.
     fn claimed(text: &str, kind: &'static str, fold_case: bool) -> Result<Option<Self>, BadRequest> {
-        let text = text.trim();
+        // Not what Unicode calls white space: a line break in an identity is not printable, wherever it stands.
+        let text = text.trim_matches([' ', '\t']);
         if text.is_empty() {
             return Ok(None);
         }
@@ -198,6 +201,8 @@ mod tests {
     const PEER: &str = "192.0.2.7";
 
     fn identify(sources: &[IdentitySource], uri: &str, headers: Fields<'_>) -> Result<String, BadRequest> {
+        let address = std::net::SocketAddr::new(PEER.parse().unwrap(), 1);
+        let peer = Peer { address, secure: false, certificate: None };
         let config = config::Identity {
             sources: sources.to_vec(),
             ipv6_prefix: 64,
@@ -211,9 +216,7 @@ mod tests {
         }
         let head = request.body(()).unwrap().into_parts().0;
         let identification = Identification::new(&config, &[], KeyHasher::new(None, "test"));
-        identification
-            .client(PEER.parse().unwrap(), &head)
-            .map(|client| format!("{}:{}", client.identity.kind, client.identity.text))
+        identification.client(&peer, &head).map(|client| format!("{}:{}", client.identity.kind, client.identity.text))
     }
 
     fn usual() -> Vec<IdentitySource> {

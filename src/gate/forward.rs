@@ -39,7 +39,7 @@ pub struct Forward {
 
 impl Next for Forward {
     async fn call(&self, call: Box<Call>) -> Outcome {
-        let Call { mut request, client, route, request_id, rewritten, received, socket, .. } = *call;
+        let Call { mut request, client, peer, route, request_id, rewritten, received, socket, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -49,7 +49,7 @@ impl Next for Forward {
         }
         self.prepare(&mut request, version);
         let fields = request.headers_mut();
-        headers::set_forwarding(fields, client.peer, client.through_trusted_proxy);
+        headers::set_forwarding(fields, client.peer, peer.secure, client.through_trusted_proxy);
         fields.insert(X_REQUEST_ID, request_id.to_header());
         if let Some(protocol) = protocol {
             headers::set_upgrade(fields, protocol);

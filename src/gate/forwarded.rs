@@ -155,11 +155,11 @@ fn is_node_port(port: &str) -> bool {
     }
 }
 
-/// An address as `Forwarded` has it: IPv6 in brackets and therefore in quotes.
-pub fn written(address: IpAddr) -> String {
+/// A hop as `Forwarded` has it: from whom, IPv6 in brackets and therefore in quotes, and by which scheme.
+pub fn written(address: IpAddr, scheme: &str) -> String {
     match address {
-        IpAddr::V4(address) => format!("for={address}"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\""),
+        IpAddr::V4(address) => format!("for={address};proto={scheme}"),
+        IpAddr::V6(address) => format!("for=\"[{address}]\";proto={scheme}"),
     }
 }
 

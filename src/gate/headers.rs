@@ -32,9 +32,6 @@ const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authoriza
 const HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
-/// Names this proxy in `Via` (RFC 9110, section 7.6.3).
-const VIA_VALUE: HeaderValue = HeaderValue::from_static("1.1 cxgate");
-
 /// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     if headers.contains_key(CONNECTION) {
@@ -66,8 +63,9 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-/// Says for whom a request is forwarded. What a trusted proxy said already is kept and extended.
-pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
+/// Says for whom a request is forwarded, and whether it came over TLS. What a trusted proxy said already is kept and extended.
+pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trusted: bool) {
+    let scheme = if secure { "https" } else { "http" };
     if !trusted {
         headers.remove(X_FORWARDED_FOR);
         headers.remove(X_FORWARDED_HOST);
@@ -84,20 +82,24 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, trusted: bool) {
         headers.insert(X_FORWARDED_FOR, chain);
     }
     if headers.contains_key(FORWARDED)
-        && let Ok(hop) = HeaderValue::try_from(forwarded::written(peer))
+        && let Ok(hop) = HeaderValue::try_from(forwarded::written(peer, scheme))
     {
         headers.append(FORWARDED, hop);
     }
     if let Some(host) = headers.get(HOST).cloned() {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
-    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static("http"));
+    headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
 }
 
-/// Adds this proxy to the way a message has come, received with HTTP `version`.
+/// Adds this proxy to the way a message has come, received with HTTP `version` (`Via`, RFC 9110, section 7.6.3).
 pub fn add_via(headers: &mut HeaderMap, version: Version) {
-    let value = if version == Version::HTTP_10 { HeaderValue::from_static("1.0 cxgate") } else { VIA_VALUE };
-    headers.append(VIA, value);
+    let value = match version {
+        Version::HTTP_10 => "1.0 cxgate",
+        Version::HTTP_2 => "2.0 cxgate",
+        _ => "1.1 cxgate",
+    };
+    headers.append(VIA, HeaderValue::from_static(value));
 }
 
 #[cfg(test)]
@@ -154,16 +156,20 @@ mod tests {
         ];
         let peer = "10.0.0.1".parse().unwrap();
         let mut stranger = headers(&sent);
-        set_forwarding(&mut stranger, peer, false);
+        set_forwarding(&mut stranger, peer, false, false);
         assert_eq!(stranger.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["10.0.0.1"]);
         assert_eq!(stranger[X_FORWARDED_PROTO], "http");
         assert_eq!(stranger[X_FORWARDED_HOST], "gate.example");
         assert!(!stranger.contains_key(FORWARDED));
         let mut trusted = headers(&sent);
-        set_forwarding(&mut trusted, peer, true);
+        set_forwarding(&mut trusted, peer, false, true);
         assert_eq!(trusted.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["203.0.113.9, 10.0.0.2, 10.0.0.1"]);
-        assert_eq!(trusted.get_all(FORWARDED).iter().collect::<Vec<_>>(), ["for=203.0.113.9", "for=10.0.0.1"]);
+        assert_eq!(trusted.get_all(FORWARDED).iter().collect::<Vec<_>>(), ["for=203.0.113.9", "for=10.0.0.1;proto=http"]);
         assert_eq!(trusted[X_FORWARDED_PROTO], "https");
         assert_eq!(trusted[X_FORWARDED_HOST], "chat.example");
+        let mut secure = headers(&sent[4..]);
+        set_forwarding(&mut secure, "2001:db8::1".parse().unwrap(), true, true);
+        assert_eq!(secure.get_all(FORWARDED).iter().nth(1).unwrap(), "for=\"[2001:db8::1]\";proto=https");
+        assert_eq!(secure[X_FORWARDED_PROTO], "https");
     }
 }

@@ -9,10 +9,10 @@ use std::borrow::Cow;
 
 /// Servers disagree about what this path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Ambiguous;
+pub struct Ambiguous;
 
 /// The canonical form of a path: `/` or `/segment/segment`. Borrowed where the path already has that form.
-pub(super) fn canonical(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
+pub fn canonical(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
     let body = path.strip_prefix('/').ok_or(Ambiguous)?;
     if body.is_empty() {
         return Ok(Cow::Borrowed("/"));

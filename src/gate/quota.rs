@@ -20,6 +20,9 @@ const X_RATELIMIT_RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset
 const RATELIMIT: HeaderName = HeaderName::from_static("ratelimit");
 const RATELIMIT_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 
+/// What an integer of a structured field may hold (RFC 9651, section 3.3.1).
+const LARGEST_INTEGER: u64 = 999_999_999_999_999;
+
 /// What is left of a request's quotas, ready to be written.
 #[derive(Debug)]
 pub struct QuotaFields {
@@ -97,7 +100,7 @@ impl QuotaFields {
 pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, TokenBucket)>) -> Option<HeaderValue> {
     let item = |(name, bucket): (&str, TokenBucket)| {
         let seconds = (u64::from(bucket.capacity) * MICRO).div_ceil(bucket.refill_per_second.micro_tokens_per_second());
-        format!(r#""{name}";q={};w={seconds}"#, bucket.capacity)
+        format!(r#""{name}";q={};w={}"#, bucket.capacity, seconds.min(LARGEST_INTEGER))
     };
     let list = limits.map(item).collect::<Vec<_>>().join(", ");
     (!list.is_empty()).then(|| HeaderValue::try_from(list).ok())?
@@ -134,5 +137,7 @@ mod tests {
         assert_eq!(policy([("per-client", bucket(10, 2.0))].into_iter()).unwrap(), r#""per-client";q=10;w=5"#);
         let both = policy([("a", bucket(10, 3.0)), ("b", bucket(1, 0.5))].into_iter()).unwrap();
         assert_eq!(both, r#""a";q=10;w=4, "b";q=1;w=2"#);
+        let slow = policy([("c", bucket(u32::MAX, 0.000_001))].into_iter()).unwrap();
+        assert_eq!(slow, r#""c";q=4294967295;w=999999999999999"#);
     }
 }

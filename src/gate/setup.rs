@@ -264,7 +264,7 @@ fn protected_fields(config: &Config) -> Vec<HeaderName> {
         IdentitySource::Header(name) => Some(name.clone()),
         IdentitySource::Cookie(_) => Some(hyper::header::COOKIE),
         IdentitySource::Bearer => Some(hyper::header::AUTHORIZATION),
-        IdentitySource::Query(_) | IdentitySource::Address => None,
+        IdentitySource::Query(_) | IdentitySource::Certificate | IdentitySource::Address => None,
     });
     let limits = config.routes.iter().flat_map(|route| &route.limits).flat_map(|limit| &limit.limit.per);
     let limits = limits.filter_map(|dimension| match dimension {

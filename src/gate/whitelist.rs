@@ -1,7 +1,8 @@
 //! Trusted clients: exempts a client from limits where its claim to a whitelisted name is believed.
 //!
-//! Promised: a claim is believed only with all the proof its entry asks for (an address in its networks, the secret in
-//! `X-Client-Secret`, compared in constant time). An entry that asks for none is believed from anyone; the start warns of it.
+//! Promised: a claim is believed only with all the proof its entry asks for (an address in its networks, a certificate
+//! of its subject, the secret in `X-Client-Secret`, compared in constant time). An entry that asks for none is believed from
+//! anyone; the start warns of it.
 
 use std::sync::Arc;
 
@@ -30,7 +31,7 @@ impl Stage for Whitelist {
     async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         let secret = call.request.headers_mut().remove(X_CLIENT_SECRET);
         let secret = secret.as_ref().map(HeaderValue::as_bytes);
-        if self.entries.iter().any(|entry| believes(entry, &call.client, secret)) {
+        if self.entries.iter().any(|entry| believes(entry, &call.client, call.peer.certificate.as_deref(), secret)) {
             call.exempt = true;
             call.route.counters.whitelisted.inc();
             self.floods.whitelisted(&call.client, &call.route);
@@ -39,11 +40,12 @@ impl Stage for Whitelist {
     }
 }
 
-fn believes(entry: &Trusted, client: &Client, secret: Option<&[u8]>) -> bool {
+fn believes(entry: &Trusted, client: &Client, certificate: Option<&str>, secret: Option<&[u8]>) -> bool {
     let named = client.identity.text.eq_ignore_ascii_case(&entry.client);
     let located = entry.networks.is_empty() || entry.networks.iter().any(|network| network.contains(&client.address));
     let proven = entry.secret.as_ref().is_none_or(|wanted| secret.is_some_and(|claim| wanted.matches(claim)));
-    named && located && proven
+    let certified = entry.certificate.as_ref().is_none_or(|subject| certificate == Some(subject));
+    named && located && certified && proven
 }
 
 #[cfg(test)]
@@ -64,6 +66,7 @@ mod tests {
         let entry = |networks: &[&str], secret: Option<&str>| Trusted {
             client: "analytics".into(),
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
+            certificate: None,
             secret: secret.map(Secret::new),
         };
         let inside = client("analytics", "10.1.2.3");
@@ -80,9 +83,13 @@ mod tests {
             (entry(&["10.0.0.0/8"], Some("s3cret")), outside, Some("s3cret"), false),
             (entry(&["10.0.0.0/8"], Some("s3cret")), inside, Some("s3cret"), true),
         ];
+        let certified = Trusted { certificate: Some("CN=analytics".into()), ..entry(&[], None) };
+        for (certificate, expected) in [(Some("CN=analytics"), true), (Some("CN=other"), false), (None, false)] {
+            assert_eq!(believes(&certified, &outside, certificate, None), expected, "{certificate:?}");
+        }
         for (entry, client, secret, expected) in cases {
             assert_eq!(
-                believes(&entry, &client, secret.map(str::as_bytes)),
+                believes(&entry, &client, None, secret.map(str::as_bytes)),
                 expected,
                 "{entry:?} {} {secret:?}",
                 client.address

@@ -1,6 +1,12 @@
-//! What to do when the kernel gives no connection: pure decisions about errors and pauses.
+//! What to do when the kernel gives no connection (pure decisions about errors and pauses), and how to take the last ones.
 
-use std::{io, time::Duration};
+use std::{
+    io,
+    net::{self, SocketAddr},
+    time::Duration,
+};
+
+use tokio::net::{TcpListener, TcpStream};
 
 /// The first pause: long enough for a descriptor to be freed, too short to be noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -28,6 +34,19 @@ pub(super) fn is_about_one_connection(error: &io::Error) -> bool {
             | Kind::NetworkDown
             | Kind::NetworkUnreachable
     )
+}
+
+/// Closes a listening socket after taking who stands in its queue. Only who completes the TCP handshake between the last
+/// look and the close is reset.
+pub(super) fn backlog(socket: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+    let socket = socket.into_std().ok();
+    // Whatever the error (mostly that nobody is left), there is nothing more to be had.
+    let accept = move || socket.as_ref()?.accept().ok();
+    let register = |(stream, address): (net::TcpStream, SocketAddr)| {
+        stream.set_nonblocking(true).ok()?;
+        Some((TcpStream::from_std(stream).ok()?, address))
+    };
+    std::iter::from_fn(accept).filter_map(register)
 }
 
 // === impl Backoff ===

@@ -5,7 +5,6 @@
 
 use std::{
     future::poll_fn,
-    net::SocketAddr,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll, ready},
@@ -18,18 +17,19 @@ use hyper::{Request, Response, body::Incoming, server::conn::http1, service::ser
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
     time::{Instant, Sleep, sleep, timeout},
 };
 
 use super::{
-    BoxError, Caps,
+    BoxError, Caps, LAST_CALL,
     exchange::Exchanges,
+    overload::{Leave, Room},
     progress::{Phase, Progress},
     refusal::Refusal,
     socket::Socket,
+    stream::Stream,
 };
-use crate::{body::RequestBody, shutdown::Shutdown};
+use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown};
 
 /// The most hyper gathers of one connection in either direction; heads may need more, see [`Caps::max_header_bytes`].
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -53,19 +53,20 @@ struct Clock<'a> {
     deadline: Option<Instant>,
     /// May be set earlier than the deadline: moving it at every request would cost more than the rare early wake-up.
     timer: Pin<Box<Sleep>>,
+    /// Ends an idle connection early, where its place is wanted.
+    leave: Leave<'a>,
 }
 
 /// Serves requests until the client, a cap or the shutdown ends the connection.
-pub(super) async fn run<H, F, B>(socket: Socket, peer: SocketAddr, exchanges: Arc<Exchanges<H>>, shutdown: Shutdown)
+pub(super) async fn run<H, F, B>(socket: Socket, peer: Peer, exchanges: Arc<Exchanges<H>>, room: &Room, shutdown: Shutdown)
 where
-    H: Fn(SocketAddr, Request<RequestBody>) -> F + Send + Sync + 'static,
+    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
     let progress = socket.progress.clone();
-    let mut clock = Clock::start(&exchanges.caps, progress.clone());
-    let service = service_fn(|request: Request<Incoming>| Arc::clone(&exchanges).answer(peer, &progress, request));
+    let mut clock = Clock::start(&exchanges.caps, progress.clone(), room);
+    let service = service_fn(|request: Request<Incoming>| Arc::clone(&exchanges).answer(peer.clone(), &progress, request));
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_header_size(exchanges.caps.max_header_bytes)
@@ -73,17 +74,23 @@ where
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
 
-    let mut draining = pin!(shutdown.draining());
+    let mut draining = pin!(async {
+        shutdown.draining().await;
+        if progress.phase() == (Phase::Head { requests: 0 }) {
+            sleep(LAST_CALL).await;
+        }
+    });
     let mut drained = false;
     let end = loop {
         tokio::select! {
             biased;
             () = shutdown.stopped() => break End::Stopped,
+            // Before the drain, so that a request that has come is not taken for none.
+            result = &mut connection => break End::Hyper(result),
             () = &mut draining, if !drained => {
                 drained = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            result = &mut connection => break End::Hyper(result),
             phase = poll_fn(|context| clock.poll_overdue(context)) => break End::Overdue(phase),
         }
     };
@@ -96,7 +103,8 @@ where
             Some(exchanges.refuse_head(refusal))
         }
         End::Overdue(Phase::Head { .. }) => Some(exchanges.refuse_head(Refusal::HeadTooSlow)),
-        End::Hyper(Ok(())) if progress.has_upload() => Some(String::new()),
+        End::Overdue(Phase::Refused(fault)) => Some(exchanges.refuse_head(Refusal::from(*fault))),
+        End::Hyper(Ok(())) if progress.has_unread() => Some(String::new()),
         _ => None,
     };
     if let Some(last_words) = last_words {
@@ -106,11 +114,13 @@ where
         }
     } else if !matches!(end, End::Hyper(Ok(())) | End::Overdue(Phase::Idle { .. })) {
         abort(&socket.stream);
+    } else {
+        socket.stream.close().await;
     }
 }
 
 /// Writes the last words of a connection and waits a moment for the client to take them.
-async fn say(stream: &mut TcpStream, words: &[u8]) {
+async fn say(stream: &mut Stream, words: &[u8]) {
     let farewell = async {
         stream.write_all(words).await?;
         stream.shutdown().await?;
@@ -124,17 +134,18 @@ async fn say(stream: &mut TcpStream, words: &[u8]) {
 
 /// Makes the coming close a reset: a response cut short must not look like one that ended, and a client that takes nothing
 /// must not hold memory in the kernel.
-fn abort(stream: &TcpStream) {
+fn abort(stream: &Stream) {
     // It fails only where the connection is gone already.
-    let _ = stream.set_zero_linger();
+    let _ = stream.tcp().set_zero_linger();
 }
 
 // === impl Clock ===
 
 impl<'a> Clock<'a> {
-    fn start(caps: &'a Caps, progress: Progress) -> Self {
+    fn start(caps: &'a Caps, progress: Progress, room: &'a Room) -> Self {
         let timer = Box::pin(sleep(caps.header_timeout));
-        Self { caps, phase: progress.phase(), progress, deadline: Some(timer.deadline()), timer }
+        let leave = Leave::new(room);
+        Self { caps, phase: progress.phase(), progress, deadline: Some(timer.deadline()), timer, leave }
     }
 
     /// To be polled after hyper, which moves the phase.
@@ -143,6 +154,14 @@ impl<'a> Clock<'a> {
         if phase != self.phase {
             self.phase = phase;
             self.deadline = self.limit().map(|limit| Instant::now() + limit);
+        }
+        if matches!(phase, Phase::Refused(_)) {
+            return Poll::Ready(phase);
+        }
+        if !matches!(phase, Phase::Idle { .. }) {
+            self.leave.withdraw();
+        } else if self.leave.poll(context).is_ready() {
+            return Poll::Ready(phase);
         }
         let Some(deadline) = self.deadline else { return Poll::Pending };
         if self.timer.deadline() > deadline {
@@ -162,7 +181,7 @@ impl<'a> Clock<'a> {
             Phase::Idle { .. } => Some(self.caps.idle_timeout),
             Phase::Head { .. } => Some(self.caps.header_timeout),
             Phase::Blocked { .. } => Some(self.caps.body_idle_timeout),
-            Phase::Busy => None,
+            Phase::Busy | Phase::Refused(_) => None,
         }
     }
 }

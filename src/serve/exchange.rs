@@ -2,7 +2,6 @@
 
 use std::{
     convert::Infallible,
-    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -11,7 +10,12 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
-use hyper::{Method, Request, Response, StatusCode, body::Incoming};
+use hyper::{
+    Method, Request, Response, StatusCode, Version,
+    body::Incoming,
+    header::{CONNECTION, HeaderValue, UPGRADE},
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
     BoxError, Caps, ListenerMetrics,
@@ -19,52 +23,89 @@ use super::{
     progress::{Exchange, Progress},
     refusal::Refusal,
 };
-use crate::{body::RequestBody, metrics::CodeLabels};
+use crate::{body::RequestBody, metrics::CodeLabels, peer::Peer, shutdown::Shutdown};
 
 /// What the exchanges of all connections share.
 pub(super) struct Exchanges<H> {
     pub(super) handler: H,
     pub(super) caps: Caps,
     pub(super) metrics: ListenerMetrics,
+    /// The places of requests in service.
+    pub(super) in_flight: Arc<Semaphore>,
+    pub(super) shutdown: Shutdown,
 }
 
-/// A response body that says when hyper has taken all of it, or given up on it.
-pub(super) struct ServedBody<B> {
+/// Follows a response on its way to hyper; dropped when hyper has taken all of it, or given up on it.
+pub(super) trait Watch {
+    /// hyper asks for the next piece: the client has room for the last one.
+    fn asked(&mut self) {}
+    /// hyper was given a piece.
+    fn gave(&mut self) {}
+}
+
+/// A response body that is watched, and a request in service until it ends.
+pub(super) struct ServedBody<B, W> {
     body: Either<B, Full<Bytes>>,
-    _exchange: Exchange,
+    watch: W,
+    _in_flight: Option<OwnedSemaphorePermit>,
 }
 
 // === impl Exchanges ===
 
 impl<H, F, B> Exchanges<H>
 where
-    H: Fn(SocketAddr, Request<RequestBody>) -> F,
+    H: Fn(Peer, Request<RequestBody>) -> F,
     F: Future<Output = Response<B>>,
 {
-    /// Answers one request. The exchange begins with the call, not with the first poll: hyper makes the call as soon as it
-    /// has a head.
+    /// Answers one request of an HTTP/1 connection. The exchange begins with the call, not with the first poll: hyper makes
+    /// the call as soon as it has a head.
     pub(super) fn answer(
         self: Arc<Self>,
-        peer: SocketAddr,
+        peer: Peer,
         progress: &Progress,
-        request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ServedBody<B>>, Infallible>> {
-        let exchange = progress.begin(request.body().size_hint().exact() != Some(0));
+        mut request: Request<Incoming>,
+    ) -> impl Future<Output = Result<Response<ServedBody<B, Exchange>>, Infallible>> {
+        let has_body = request.body().size_hint().exact() != Some(0);
+        if has_body {
+            // A request may be answered by switching protocols before its body is through, and the rest of it would then
+            // be the first words of the tunnel. Nobody has to switch (RFC 9110, section 7.8).
+            request.headers_mut().remove(UPGRADE);
+        }
+        let exchange = progress.begin(has_body);
         async move {
             let connect = request.method() == Method::CONNECT;
-            let response = match self.handle(peer, request).await {
-                Ok(response) => response.map(Either::Left),
-                Err(refusal) => self.refuse(refusal).map(Either::Right),
-            };
+            let ends = connect || request.method() == Method::TRACE;
+            let mut response = self.respond(peer, request, exchange).await;
             let status = response.status();
             if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
-                exchange.upgrade();
+                response.body().watch.upgrade();
+            } else if ends || self.shutdown.is_leaving() {
+                // Whoever sends CONNECT or TRACE to a gate takes it for something else: what follows is not to be trusted.
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            Ok(response.map(|body| ServedBody { body, _exchange: exchange }))
+            // The version is that of this connection (RFC 9110, section 2.5); hyper lowers it for a client that needs that. In
+            // the words of an HTTP/1.0 upstream, the end of a body would be the connection's end, and could not be told from
+            // a break.
+            *response.version_mut() = Version::HTTP_11;
+            Ok(response)
         }
     }
 
-    async fn handle(&self, peer: SocketAddr, request: Request<Incoming>) -> Result<Response<B>, Refusal> {
+    /// Answers one request.
+    pub(super) async fn respond<W>(&self, peer: Peer, request: Request<Incoming>, watch: W) -> Response<ServedBody<B, W>> {
+        let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok();
+        let handled = match in_flight {
+            Some(_) => self.handle(peer, request).await,
+            None => Err(Refusal::Overloaded),
+        };
+        let response = match handled {
+            Ok(response) => response.map(Either::Left),
+            Err(refusal) => self.refuse(refusal).map(Either::Right),
+        };
+        response.map(|body| ServedBody { body, watch, _in_flight: in_flight })
+    }
+
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Result<Response<B>, Refusal> {
         let caps = &self.caps;
         if request.body().size_hint().exact().is_some_and(|length| length > caps.max_body_bytes) {
             return Err(Refusal::BodyTooLarge);
@@ -95,15 +136,21 @@ impl<H> Exchanges<H> {
 
 // === impl ServedBody ===
 
-impl<B> Body for ServedBody<B>
+impl<B, W> Body for ServedBody<B, W>
 where
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin,
+    W: Watch + Unpin,
 {
     type Data = Bytes;
     type Error = BoxError;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        self.watch.asked();
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if matches!(polled, Poll::Ready(Some(Ok(_)))) {
+            self.watch.gave();
+        }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

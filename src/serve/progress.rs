@@ -5,6 +5,9 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use super::exchange::Watch;
+use crate::wire::Fault;
+
 /// What a connection is waiting for; a change of value is progress, and starts the wait anew.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Phase {
@@ -16,6 +19,19 @@ pub(super) enum Phase {
     Busy,
     /// The client, who has taken so many bytes and not the next.
     Blocked { written: u64 },
+    /// Nothing: what comes next is not to be read.
+    Refused(Fault),
+}
+
+/// Whose bytes are arriving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Arriving {
+    /// A request's that is not yet in service.
+    Next,
+    /// Those of the request in service, or of one after it.
+    Current,
+    /// A tunnel's.
+    Tunnel,
 }
 
 /// One connection's standing, shared by its socket, its exchange and its task.
@@ -33,6 +49,8 @@ struct State {
     written: u64,
     blocked: bool,
     upload: bool,
+    /// What is wrong with the bytes after so many requests.
+    refused: Option<(u64, Fault)>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,7 +69,7 @@ enum Stage {
 impl Progress {
     /// A new connection: its first head is due from now on.
     pub(super) fn new() -> Self {
-        let state = State { stage: Stage::Head, requests: 0, written: 0, blocked: false, upload: false };
+        let state = State { stage: Stage::Head, requests: 0, written: 0, blocked: false, upload: false, refused: None };
         Self(Arc::new(Mutex::new(state)))
     }
 
@@ -66,11 +84,21 @@ impl Progress {
     }
 
     /// Bytes have arrived.
-    pub(super) fn received(&self) {
+    pub(super) fn received(&self) -> Arriving {
         let mut state = self.lock();
-        if state.stage == Stage::Idle {
-            state.stage = Stage::Head;
+        match state.stage {
+            Stage::Idle | Stage::Head => {
+                state.stage = Stage::Head;
+                Arriving::Next
+            }
+            Stage::Answering | Stage::Flushing => Arriving::Current,
+            Stage::Upgraded => Arriving::Tunnel,
         }
+    }
+
+    /// What arrived after the heads of so many requests is not to be read.
+    pub(super) fn refuse(&self, heads: u64, fault: Fault) {
+        self.lock().refused = Some((heads, fault));
     }
 
     /// The kernel took so many bytes.
@@ -103,9 +131,10 @@ impl Progress {
         self.lock().stage == Stage::Upgraded
     }
 
-    /// Whether the last request had a body, which the client may still be sending.
-    pub(super) fn has_upload(&self) -> bool {
-        self.lock().upload
+    /// Whether there may be bytes that nobody has read: those of the last request's body, or what was refused.
+    pub(super) fn has_unread(&self) -> bool {
+        let state = self.lock();
+        state.upload || state.refused.is_some()
     }
 
     /// What is awaited now.
@@ -113,6 +142,12 @@ impl Progress {
         let state = self.lock();
         match state.stage {
             _ if state.blocked => Phase::Blocked { written: state.written },
+            Stage::Idle | Stage::Flushing | Stage::Head
+                if let Some((heads, fault)) = state.refused
+                    && heads == state.requests =>
+            {
+                Phase::Refused(fault)
+            }
             // Not blocked, so that all there was to flush is gone, even if hyper did not say so.
             Stage::Idle | Stage::Flushing => Phase::Idle { requests: state.requests },
             Stage::Head => Phase::Head { requests: state.requests },
@@ -133,6 +168,9 @@ impl Exchange {
         self.0.lock().stage = Stage::Upgraded;
     }
 }
+
+/// A connection that carries one response at a time is blocked where its response is, and its socket says so.
+impl Watch for Exchange {}
 
 impl Drop for Exchange {
     fn drop(&mut self) {

@@ -16,7 +16,6 @@ use tokio::{
 };
 
 use super::Caps;
-use crate::shutdown::Shutdown;
 
 /// The longest header of version 1, with its line end.
 const MAX_LINE_BYTES: usize = 107;
@@ -28,21 +27,13 @@ const MAX_HEADER_BYTES: usize = 1024;
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 
 /// Whose connection it is: `peer`'s, or, where `peer` is one of `caps.proxies`, that of the client it names. `None` where it
-/// names nobody in time, or the drain has begun.
-pub(super) async fn client(
-    stream: &mut (impl AsyncRead + Unpin),
-    peer: SocketAddr,
-    caps: &Caps,
-    shutdown: &Shutdown,
-) -> Option<SocketAddr> {
+/// names nobody in time.
+pub(super) async fn client(stream: &mut (impl AsyncRead + Unpin), peer: SocketAddr, caps: &Caps) -> Option<SocketAddr> {
     let address = peer.ip().to_canonical();
     if !caps.proxies.iter().any(|network| network.contains(&address)) {
         return Some(peer);
     }
-    tokio::select! {
-        client = timeout(caps.header_timeout, read(stream, peer)) => client.ok()?.ok(),
-        () = shutdown.draining() => None,
-    }
+    timeout(caps.header_timeout, read(stream, peer)).await.ok()?.ok()
 }
 
 /// Reads the header and returns the client it names; `peer` where it says that the proxy speaks for itself.

@@ -4,8 +4,10 @@ use bytes::Bytes;
 use http_body_util::Full;
 use hyper::{
     Response, StatusCode,
-    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue},
+    header::{CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
+
+use crate::wire::Fault;
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -17,6 +19,10 @@ const LONGEST_TARGET: usize = (u16::MAX - 1) as usize;
 pub(super) enum Refusal {
     /// The head is no HTTP/1 request (RFC 9112).
     Malformed,
+    /// There is not exactly one `Host` (RFC 9112, section 3.2).
+    HostInvalid,
+    /// What is expected is not known (RFC 9110, section 10.1.1).
+    ExpectationUnknown,
     /// The head did not arrive in time.
     HeadTooSlow,
     /// The announced body is larger than allowed.
@@ -27,6 +33,8 @@ pub(super) enum Refusal {
     HeadTooLarge,
     /// The handler panicked.
     Panicked,
+    /// As many requests as may be are in service.
+    Overloaded,
 }
 
 // === impl Refusal ===
@@ -47,22 +55,30 @@ impl Refusal {
     pub(super) fn code(self) -> &'static str {
         match self {
             Self::Malformed => "bad_request",
+            Self::HostInvalid => "host_invalid",
+            Self::ExpectationUnknown => "expectation_failed",
             Self::HeadTooSlow => "request_timeout",
             Self::BodyTooLarge => "body_too_large",
             Self::TargetTooLong => "uri_too_long",
             Self::HeadTooLarge => "header_too_large",
             Self::Panicked => "internal_error",
+            Self::Overloaded => "overloaded",
         }
     }
 
-    /// The answer, which ends the connection: what else is on it cannot be trusted, or is not worth reading.
+    /// The answer, which ends the connection where what else is on it cannot be trusted, or is not worth reading.
     pub(super) fn response(self) -> Response<Full<Bytes>> {
         let mut response = Response::new(Full::from(self.body()));
         *response.status_mut() = self.status();
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        if self == Self::Overloaded {
+            // The client keeps its connection: another one would cost both sides more than this request.
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        } else {
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         if let Ok(id) = HeaderValue::try_from(request_id()) {
             headers.insert(X_REQUEST_ID, id);
         }
@@ -83,17 +99,31 @@ impl Refusal {
 
     fn status(self) -> StatusCode {
         match self {
-            Self::Malformed => StatusCode::BAD_REQUEST,
+            Self::Malformed | Self::HostInvalid => StatusCode::BAD_REQUEST,
+            Self::ExpectationUnknown => StatusCode::EXPECTATION_FAILED,
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Panicked => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::Overloaded => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     fn body(self) -> String {
         format!(r#"{{"error":"{}"}}"#, self.code())
+    }
+}
+
+impl From<Fault> for Refusal {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Host => Self::HostInvalid,
+            Fault::Expectation => Self::ExpectationUnknown,
+            Fault::TargetTooLong => Self::TargetTooLong,
+            Fault::HeadTooLong => Self::HeadTooLarge,
+            _ => Self::Malformed,
+        }
     }
 }
 

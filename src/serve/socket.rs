@@ -2,6 +2,7 @@
 //!
 //! hyper answers a head it cannot read with a bare status line, and shuts the socket down before anyone else could speak.
 //! Both are swallowed here; the connection's task, which learns the error from hyper, answers in our own words.
+//! In the other direction hyper gets no byte that a strict reader has not passed.
 
 use std::{
     io::{self, IoSlice},
@@ -12,16 +13,22 @@ use std::{
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
 
-use super::progress::Progress;
+use super::{
+    progress::{Arriving, Progress},
+    stream::Stream,
+};
+use crate::wire::{Fault, request::RequestScanner};
 
 /// A client's connection with its place among those that may be open. In a tunnel it is a plain stream.
 pub(super) struct Socket {
-    pub(super) stream: TcpStream,
+    pub(super) stream: Stream,
     pub(super) progress: Progress,
+    scanner: RequestScanner,
+    /// Once there is one, nothing is read any more.
+    fault: Option<Fault>,
     _slot: Slot,
 }
 
@@ -34,12 +41,37 @@ pub(super) struct Slot {
 // === impl Socket ===
 
 impl Socket {
-    pub(super) fn new(stream: TcpStream, slot: Slot) -> Self {
-        // Responses are written in whole pieces; waiting to fill a segment would only delay their last one.
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "cannot set TCP_NODELAY");
+    /// A connection whose request heads may have so many bytes each.
+    pub(super) fn new(stream: Stream, slot: Slot, largest_head: usize) -> Self {
+        let scanner = RequestScanner::new(largest_head);
+        Self { stream, progress: Progress::new(), scanner, fault: None, _slot: slot }
+    }
+
+    /// Reads what has just arrived, and says how many bytes of it hyper may have.
+    fn scan(&mut self, fresh: &[u8]) -> usize {
+        match self.progress.received() {
+            Arriving::Tunnel => return fresh.len(),
+            Arriving::Next => self.scanner.answered(),
+            Arriving::Current => {}
         }
-        Self { stream, progress: Progress::new(), _slot: slot }
+        let scanned = self.scanner.scan(fresh);
+        if let Some(fault) = scanned.fault {
+            tracing::debug!(%fault, "a request is refused");
+            self.fault = Some(fault);
+            if !fault.is_in_body() {
+                self.progress.refuse(self.scanner.heads(), fault);
+            }
+        }
+        scanned.clean
+    }
+
+    /// What hyper reads after a fault. A body ends in an error, as does what was to be a tunnel. A head never comes: the
+    /// requests before it are answered first, and then the connection's task answers, which sees the refusal.
+    fn refused(&self, fault: Fault) -> Poll<io::Result<()>> {
+        if fault.is_in_body() || self.progress.is_upgraded() {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)));
+        }
+        Poll::Pending
     }
 
     fn report(&self, written: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
@@ -54,10 +86,19 @@ impl Socket {
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(fault) = self.fault {
+            return self.refused(fault);
+        }
         let before = buffer.filled().len();
         let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
-            self.progress.received();
+            let clean = self.scan(&buffer.filled()[before..]);
+            buffer.set_filled(before + clean);
+            if let Some(fault) = self.fault
+                && clean == 0
+            {
+                return self.refused(fault);
+            }
         }
         polled
     }

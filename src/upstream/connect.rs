@@ -1,6 +1,6 @@
 //! From a name to a connection: look-up, TCP, TLS, all before one deadline.
 
-use std::{io, net::SocketAddr, path::Path};
+use std::{io, net::SocketAddr};
 
 use tokio::{
     net::{TcpStream, lookup_host},
@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{UpstreamError, UpstreamSetupError, socket::Stream, tls::Tls};
-use crate::config::Origin;
+use crate::config;
 
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -34,8 +34,10 @@ pub(super) struct Connector {
 // === impl Connector ===
 
 impl Connector {
-    pub(super) fn new(origin: &Origin, ca: Option<&Path>) -> Result<Self, UpstreamSetupError> {
-        let tls = if origin.tls { Some(Tls::new(&origin.host, ca)?) } else { None };
+    pub(super) fn new(config: &config::Upstream) -> Result<Self, UpstreamSetupError> {
+        let config::Upstream { url: origin, ca, client_certificate, .. } = config;
+        let tls = || Tls::new(&origin.host, ca.as_deref(), client_certificate.as_ref());
+        let tls = origin.tls.then(tls).transpose()?;
         Ok(Self { host: origin.host.clone(), port: origin.port, tls })
     }
 

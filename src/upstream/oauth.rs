@@ -92,6 +92,7 @@ impl Credentials {
             idle_timeout: config.timeout,
             max_connections: 1,
             ca: config.ca.clone(),
+            client_certificate: None,
         };
         let upstream = Upstream::new(&format!("oauth.{name}"), &upstream, config.timeout, metrics)?;
         Ok(Self {

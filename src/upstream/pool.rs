@@ -34,7 +34,7 @@ use super::{
 use crate::config;
 
 /// Largest response head, and the most that is gathered of one connection in either direction. A head may have 100 fields.
-const BUFFER_BYTES: usize = 64 * 1024;
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a connection taken from the pool may need until it is ready. It is so at once, or as soon as its task is done
 /// with the last response; one that is not has something left to write that its upstream does not read.

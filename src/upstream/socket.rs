@@ -1,4 +1,6 @@
 //! A connection's socket, plain or TLS, and its place among the connections that may be open.
+//!
+//! A response head reaches hyper only as far as a strict reader has passed it; what it does not pass is an error.
 
 use std::{
     io::{self, IoSlice},
@@ -18,6 +20,9 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use super::pool::BUFFER_BYTES;
+use crate::wire::{Fault, response::ResponseScanner};
+
 /// Bytes to and from the upstream.
 pub(super) enum Stream {
     Plain(TcpStream),
@@ -28,6 +33,8 @@ pub(super) enum Stream {
 pub(super) struct Socket {
     stream: Stream,
     place: Arc<Place>,
+    scanner: ResponseScanner,
+    fault: Option<Fault>,
 }
 
 /// Belongs to the socket and to whoever leases it. The permit is in it while the connection is leased or a tunnel, so that
@@ -42,22 +49,45 @@ pub(super) struct Place {
 
 impl Socket {
     pub(super) fn new(stream: Stream, place: Arc<Place>) -> Self {
-        Self { stream, place }
+        Self { stream, place, scanner: ResponseScanner::new(BUFFER_BYTES), fault: None }
+    }
+
+    /// Reads what has just arrived, and says how many bytes of it hyper may have.
+    fn scan(&mut self, fresh: &[u8]) -> usize {
+        if !self.place.answered.swap(true, Ordering::AcqRel) {
+            self.scanner = ResponseScanner::new(BUFFER_BYTES);
+        }
+        let scanned = self.scanner.scan(fresh);
+        self.fault = scanned.fault;
+        scanned.clean
     }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if let Some(fault) = self.fault {
+            return refused(fault);
+        }
         let before = buffer.filled().len();
         let polled = match &mut self.stream {
             Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
             Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
         };
         if buffer.filled().len() > before {
-            self.place.answered.store(true, Ordering::Release);
+            let clean = self.scan(&buffer.filled()[before..]);
+            buffer.set_filled(before + clean);
+            if let Some(fault) = self.fault
+                && clean == 0
+            {
+                return refused(fault);
+            }
         }
         polled
     }
+}
+
+fn refused(fault: Fault) -> Poll<io::Result<()>> {
+    Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
 }
 
 impl AsyncWrite for Socket {

@@ -7,7 +7,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::UpstreamSetupError;
-use crate::tls::client_config;
+use crate::{config::ClientCertificate, tls::client_config};
 
 /// Shakes hands with one host, by its name (SNI) and for HTTP/1.1 (ALPN).
 pub(super) struct Tls {
@@ -18,9 +18,10 @@ pub(super) struct Tls {
 // === impl Tls ===
 
 impl Tls {
-    /// Believes the authorities in the PEM file `ca`, or the system's.
-    pub(super) fn new(host: &str, ca: Option<&Path>) -> Result<Self, UpstreamSetupError> {
-        let mut config = client_config(ca)?;
+    /// Believes the authorities in the PEM file `ca`, or the system's. Shows its `own` certificate to hosts that ask for one.
+    pub(super) fn new(host: &str, ca: Option<&Path>, own: Option<&ClientCertificate>) -> Result<Self, UpstreamSetupError> {
+        let own = own.map(|own| (own.certificate.as_path(), own.key.as_path()));
+        let mut config = client_config(ca, own)?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let host = ServerName::try_from(host.to_owned()).map_err(|_| UpstreamSetupError::Host(host.to_owned()))?;
         Ok(Self { connector: TlsConnector::from(Arc::new(config)), host })

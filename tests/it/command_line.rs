@@ -252,3 +252,31 @@ fn an_address_that_is_taken_ends_with_1() {
     assert_eq!(code, Some(1));
     assert!(error.contains(&address), "{error}");
 }
+
+#[test]
+fn a_certificate_that_cannot_be_used_is_named_before_anything_is_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let [certificate, key, other] = ["certificate.pem", "key.pem", "other.pem"].map(|name| folder.path().join(name));
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    std::fs::write(&other, rcgen::KeyPair::generate().unwrap().serialize_pem()).unwrap();
+    let gone = folder.path().join("gone.pem");
+    for (certificate, key, code, named) in [
+        (&certificate, &key, 0, ""),
+        (&gone, &key, 78, "listen.tls.certificate"),
+        (&key, &key, 78, "listen.tls.certificate"),
+        (&certificate, &gone, 78, "listen.tls.key"),
+        (&certificate, &other, 78, "listen.tls.key"),
+    ] {
+        let file = folder.path().join("cxgate.toml");
+        std::fs::write(&file, format!("[listen.tls]\ncertificate = {certificate:?}\nkey = {key:?}\n")).unwrap();
+        let file = file.to_str().unwrap();
+        let (ended, _, error) = outcome(&mut cxgate(&["check", "--config", file]));
+        assert!(ended == Some(code) && error.starts_with(named), "{named}: {ended:?} {error}");
+        if code != 0 {
+            let (ended, _, error) = outcome(&mut cxgate(&["run", "--config", file]));
+            assert!(ended == Some(code) && error.contains(named), "{named}: {ended:?} {error}");
+        }
+    }
+}

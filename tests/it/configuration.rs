@@ -232,7 +232,7 @@ fn a_variable_that_is_wrong_is_named() {
         one("CXGATE__LISTEN__ADRESS", "x", r#"unknown variable, did you mean "CXGATE__LISTEN__ADDRESS"?"#),
         one("CXGATE_LISTEN_ADDRESS", "x", r#"unknown variable, did you mean "CXGATE__LISTEN__ADDRESS"?"#),
         one("CXGATE__listen__address", "x", r#"unknown variable, did you mean "CXGATE__LISTEN__ADDRESS"?"#),
-        one("CXGATE__LISTEN__ADDRESS__PORT", "x", r#"unknown variable, did you mean "CXGATE__LISTEN__ADDRESS"?"#),
+        one("CXGATE__LISTEN__ADDRESS__HOST", "x", r#"unknown variable, did you mean "CXGATE__LISTEN__ADDRESS"?"#),
         one("CXGATE_CONFG", "x", r#"unknown variable, did you mean "CXGATE_CONFIG"?"#),
         one("CXGATE__", "x", "unknown variable"),
         one("CXGATE__NOTHING__AT__ALL", "x", "unknown variable"),

@@ -177,6 +177,7 @@ async fn a_whitelisted_client_passes_from_its_network_and_is_limited_from_anothe
     let gate = TestGate::start(upstream.address, |config| {
         set_bucket(config, 10, 0.001);
         let entry = |client: &str, networks: &[&str], secret: Option<&str>| Trusted {
+            certificate: None,
             client: client.into(),
             networks: networks.iter().map(|network| network.parse().unwrap()).collect(),
             secret: secret.map(Secret::new),

@@ -2,9 +2,15 @@
 
 use std::time::Duration;
 
+use cxgate::config::ClientCertificates;
+use tokio::{io::AsyncWriteExt, net::TcpStream};
+
 use crate::support::{
+    certificates::Authority,
     http::{get, get_from},
+    http2,
     raw_client::RawClient,
+    soon,
     stub_upstream::StubUpstream,
     test_gate::TestGate,
 };
@@ -47,7 +53,7 @@ async fn a_trusted_proxy_names_the_client_in_forwarded_and_is_added_to_it() {
     assert_eq!(remaining(&[]).await, 99, "the proxy itself");
     let seen = upstream.seen();
     let forwarded: Vec<_> = seen[0].headers.get_all("forwarded").iter().collect();
-    assert_eq!(forwarded, ["for=203.0.113.9;proto=https", "for=127.0.0.1"]);
+    assert_eq!(forwarded, ["for=203.0.113.9;proto=https", "for=127.0.0.1;proto=http"]);
 }
 
 #[tokio::test]
@@ -95,4 +101,25 @@ async fn a_proxy_protocol_header_of_anyone_else_is_garbage() {
     assert_eq!(stranger.response().await.status, 400);
     assert!(upstream.seen().is_empty());
     assert_eq!(get_from("127.0.0.9", gate.proxy, CHAT, &[]).await.status, 200, "he needs none");
+}
+
+#[tokio::test]
+async fn a_proxy_protocol_header_comes_before_the_handshake() {
+    let upstream = StubUpstream::start().await;
+    let authority = Authority::new();
+    let tls = authority.listener(&authority.sign("gate"), ClientCertificates::None);
+    let gate = TestGate::start(upstream.address, |config| {
+        config.listen.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
+        config.listen.proxy_protocol = true;
+        config.listen.tls = Some(tls);
+    });
+    let mut stream = TcpStream::connect(gate.proxy).await.unwrap();
+    stream.write_all(b"PROXY TCP4 203.0.113.8 127.0.0.1 5000 443\r\n").await.unwrap();
+    let stream = authority.handshake(stream, &["h2"], None).await.unwrap();
+    let mut client = http2::client(stream).await;
+    let response = soon(client.send_request(http2::get(CHAT))).await.unwrap();
+    assert_eq!(response.status(), 200);
+    let seen = upstream.seen();
+    assert_eq!(seen[0].headers["x-forwarded-for"], "203.0.113.8");
+    assert_eq!(seen[0].headers["x-forwarded-proto"], "https");
 }

@@ -7,9 +7,10 @@ use std::{
     time::Duration,
 };
 
-use cxgate::config::{Cooldown, Cors, Endpoint, Retry, WebSocket};
+use cxgate::config::{ClientCertificates, Cooldown, Cors, Endpoint, Retry, WebSocket};
 
 use crate::support::{
+    certificates::Authority,
     http::get,
     stub_upstream::StubUpstream,
     test_gate::{TestGate, origin},
@@ -50,7 +51,10 @@ fn the_reference_names_every_event_and_no_other() {
 #[tokio::test]
 async fn the_reference_names_no_metric_that_is_not_exported() {
     let upstream = StubUpstream::start().await;
+    let authority = Authority::new();
+    let tls = authority.listener(&authority.sign("gate"), ClientCertificates::None);
     let gate = TestGate::start(upstream.address, |config| {
+        config.listen.tls = Some(tls);
         let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
         config.oauth.insert("cxone".to_owned(), oauth(upstream.address));
         config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);

@@ -146,6 +146,8 @@ fn wrong_types_words_and_bounds_do_not_fit_the_schema() {
         "secret_both",
         "table_for_text",
         "text_for_integer",
+        "tls_client_ca",
+        "tls_without_key",
         "unknown_key",
     ] {
         let file = format!("tests/it/bad/{name}.toml");

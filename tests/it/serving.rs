@@ -3,3 +3,4 @@
 mod caps;
 mod drain;
 mod plain;
+mod strict;

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+pub mod certificates;
 pub mod cluster;
 pub mod daemon;
 pub mod forwarding;
 pub mod http;
+pub mod http2;
 pub mod listening;
 pub mod oracle;
 pub mod raw_client;

@@ -15,7 +15,7 @@ pub(super) fn identity(table: &mut Reader<'_, '_>) -> Identity {
         IdentitySource::Query("client_id".to_owned()),
         IdentitySource::Address,
     ];
-    let source = r#""header:NAME", "query:NAME", "cookie:NAME", "bearer" or "address""#;
+    let source = r#""header:NAME", "query:NAME", "cookie:NAME", "bearer", "certificate" or "address""#;
     let mut sources = table.list("sources", default, parsed(source, IdentitySource::parse));
     match sources.iter().position(|source| *source == IdentitySource::Address) {
         None => sources.push(IdentitySource::Address),
@@ -39,6 +39,7 @@ pub(super) fn trusted(table: &mut Reader<'_, '_>) -> Trusted {
             parsed("an identity of 1 to 128 printable ASCII characters", client),
         ),
         networks: table.list("networks", Vec::new(), network),
+        certificate: table.optional("certificate", parsed("a subject such as \"CN=reports\"", subject)),
         secret: table.secret("secret", "at least one character", |secret| !secret.is_empty()),
     }
 }
@@ -47,4 +48,8 @@ pub(super) fn trusted(table: &mut Reader<'_, '_>) -> Trusted {
 fn client(text: &str) -> Option<String> {
     let well_formed = (1..=128).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
     (well_formed && text.trim() == text).then(|| text.to_ascii_lowercase())
+}
+
+fn subject(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
 }

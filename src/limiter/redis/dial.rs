@@ -47,7 +47,8 @@ pub(super) type Driver = AbortOnDropHandle<()>;
 impl Dialer {
     /// For servers as `config` says.
     pub(super) fn new(redis: &config::Redis, config: &config::Store) -> Result<Self, TlsSetupError> {
-        let tls = if redis.tls { Some(TlsConnector::from(Arc::new(client_config(config.ca.as_deref())?))) } else { None };
+        let tls =
+            if redis.tls { Some(TlsConnector::from(Arc::new(client_config(config.ca.as_deref(), None)?))) } else { None };
         let mut login = RedisConnectionInfo::default().set_db(redis.database.into());
         if let Some(user) = &redis.user {
             login = login.set_username(user);

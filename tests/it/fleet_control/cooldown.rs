@@ -70,7 +70,8 @@ async fn fleet(upstream: &Moody, redis: &RedisServer, cooldown: Cooldown) -> Vec
     for _ in 0..3 {
         let gate = TestGate::on_redis(upstream.stub.address, redis, |config| {
             config.routes[0].cooldown = cooldown;
-            config.whitelist = vec![Trusted { client: "trusted".into(), networks: Vec::new(), secret: None }];
+            config.whitelist =
+                vec![Trusted { client: "trusted".into(), networks: Vec::new(), certificate: None, secret: None }];
             let mut other = config.routes[0].clone();
             (other.name, other.paths) = ("other".into(), vec![OTHER.into()]);
             config.routes.push(other);
@@ -166,7 +167,7 @@ async fn a_trusted_client_passes_while_nobody_can_say_whether_there_is_a_pause()
     let gate = TestGate::on_redis(upstream.address, &redis, |config| {
         config.store.on_failure = OnFailure::Deny;
         config.routes[0].cooldown = Cooldown::Route;
-        config.whitelist = vec![Trusted { client: "trusted".into(), networks: Vec::new(), secret: None }];
+        config.whitelist = vec![Trusted { client: "trusted".into(), networks: Vec::new(), certificate: None, secret: None }];
     })
     .await;
     redis.stop();

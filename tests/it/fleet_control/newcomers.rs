@@ -22,7 +22,7 @@ fn capped(config: &mut Config) {
     config.identity.new_per_address = Some(TokenBucket { capacity: CAP, refill_per_second: slow });
     // Slow enough that no bucket is full and forgotten within the test, and faster than the cap's.
     config.routes[0].limits[0].limit.token_bucket.refill_per_second = Rate::per_second(0.01).unwrap();
-    let trusted = Trusted { client: "trusted".into(), networks: Vec::new(), secret: None };
+    let trusted = Trusted { client: "trusted".into(), networks: Vec::new(), certificate: None, secret: None };
     config.whitelist = vec![trusted];
 }
 

@@ -2,6 +2,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
@@ -10,12 +11,13 @@ use bytes::Bytes;
 use cxgate::serve::Caps;
 use http_body::{Body, Frame};
 use hyper::Response;
+use tokio::sync::Notify;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::support::{
     listening::{Listening, text, wide},
     raw_client::{RawClient, RawResponse},
-    soon,
+    soon, until,
 };
 
 const SHORT: Duration = Duration::from_millis(150);
@@ -172,20 +174,31 @@ async fn a_client_still_sending_hears_why_it_is_refused() {
 
 #[tokio::test]
 async fn beyond_the_connection_limit_clients_wait_for_a_place() {
-    let listening = Listening::echoing_path(Caps { max_connections: 2, ..wide() });
+    let release = Arc::new(Notify::new());
+    let held = Arc::clone(&release);
+    let listening = Listening::start(Caps { max_connections: 2, ..wide() }, move |request| {
+        let held = Arc::clone(&held);
+        async move {
+            if request.uri().path() == "/slow" {
+                held.notified().await;
+            }
+            text(request.uri().path())
+        }
+    });
     let mut first = RawClient::connect(listening.address).await;
     let mut second = RawClient::connect(listening.address).await;
-    first.get("/").await;
-    second.get("/").await;
-    // The kernel completes the connection; the listener does not take it.
+    for client in [&mut first, &mut second] {
+        client.send("GET /slow HTTP/1.1\r\nhost: test\r\n\r\n").await;
+    }
+    until(async || listening.metric(r#"cxgate_connections{listener="proxy"}"#) == 2).await;
+    // The kernel completes the connection; the listener has no place for it.
     let mut third = RawClient::connect(listening.address).await;
     third.send("GET /third HTTP/1.1\r\nhost: test\r\n\r\n").await;
-    first.get("/").await;
     let early = tokio::time::timeout(SHORT, third.stream.readable()).await;
     assert!(early.is_err(), "it was served beyond the limit");
     assert_eq!(listening.metric(r#"cxgate_connections{listener="proxy"}"#), 2);
-    drop(first);
-    assert_eq!(third.response().await.text(), "/third");
+    release.notify_one();
+    assert_eq!(third.response().await.text(), "/third", "whoever was answered first made room");
 }
 
 /// A body that never ends, and says when it is dropped.

@@ -35,10 +35,10 @@ async fn requests_follow_each_other_on_one_connection() {
 #[tokio::test]
 async fn the_handler_sees_the_peer() {
     let shutdown = cxgate::shutdown::Shutdown::default();
-    let listener = cxgate::serve::Listener::bind("[::]:0".parse().unwrap()).unwrap();
+    let listener = cxgate::serve::Listener::bind("[::]:0".parse().unwrap(), false).unwrap();
     let port = listener.local_address().unwrap().port();
     let counts = cxgate::serve::ListenerMetrics::new(&cxgate::metrics::Metrics::default(), "proxy");
-    let handler = |peer: std::net::SocketAddr, _| async move { text(peer.to_string()) };
+    let handler = |peer: cxgate::peer::Peer, _| async move { text(peer.address.to_string()) };
     shutdown.spawn(cxgate::serve::serve(listener, wide(), handler, counts, shutdown.clone()));
     let mut client = RawClient::connect(([127, 0, 0, 1], port).into()).await;
     let local = client.stream.local_addr().unwrap();
@@ -114,7 +114,7 @@ async fn a_response_body_that_fails_resets_the_connection() {
         Response::new(Pieces(frames.to_vec()))
     });
     let mut client = RawClient::connect(listening.address).await;
-    client.send("GET / HTTP/1.0\r\n\r\n").await;
+    client.send("GET / HTTP/1.0\r\nhost: test\r\n\r\n").await;
     let (_, in_order) = client.rest().await;
     assert!(!in_order, "a body whose end is the connection's end must not end in order");
 }

@@ -32,6 +32,7 @@ pub fn to(address: SocketAddr) -> config::Upstream {
         idle_timeout: Duration::from_secs(20),
         max_connections: 100,
         ca: None,
+        client_certificate: None,
     }
 }
 

@@ -24,6 +24,7 @@ pub struct Listening {
 pub fn wide() -> Caps {
     Caps {
         max_connections: 100,
+        max_requests_in_flight: 1000,
         header_timeout: Duration::from_secs(30),
         body_idle_timeout: Duration::from_secs(30),
         idle_timeout: Duration::from_secs(30),
@@ -41,7 +42,27 @@ pub fn text(body: impl Into<String>) -> Response<Full<Bytes>> {
 // === impl Listening ===
 
 impl Listening {
+    /// Answers requests by HTTP/1.
     pub fn start<H, F, B>(caps: Caps, handler: H) -> Self
+    where
+        H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static,
+    {
+        Self::speaking(false, caps, handler)
+    }
+
+    /// Answers requests by HTTP/1 or HTTP/2, as the client begins.
+    pub fn http2<H, F, B>(caps: Caps, handler: H) -> Self
+    where
+        H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Response<B>> + Send + 'static,
+        B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Unpin + Send + 'static,
+    {
+        Self::speaking(true, caps, handler)
+    }
+
+    fn speaking<H, F, B>(h2c: bool, caps: Caps, handler: H) -> Self
     where
         H: Fn(Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Response<B>> + Send + 'static,
@@ -49,7 +70,8 @@ impl Listening {
     {
         let metrics = Arc::new(Metrics::default());
         let shutdown = Shutdown::default();
-        let listener = Listener::bind("127.0.0.1:0".parse().expect("an address")).expect("a free port");
+        let listener = Listener::bind("127.0.0.1:0".parse().expect("an address"), false).expect("a free port");
+        let listener = listener.speaking(None, h2c);
         let address = listener.local_address().expect("a bound socket");
         let counts = ListenerMetrics::new(&metrics, "proxy");
         shutdown.spawn(serve(listener, caps, move |_, request| handler(request), counts, shutdown.clone()));

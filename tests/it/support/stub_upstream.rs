@@ -52,6 +52,26 @@ impl StubUpstream {
         Self { address, seen, task }
     }
 
+    /// Accepts connections, and answers each only once a permit lets it.
+    pub async fn holding(permits: Arc<tokio::sync::Semaphore>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let permits = Arc::clone(&permits);
+                let service = service_fn(move |_: Request<Incoming>| {
+                    let permits = Arc::clone(&permits);
+                    async move {
+                        permits.acquire().await.unwrap().forget();
+                        Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(r#"{"ok":true}"#)))
+                    }
+                });
+                tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self { address, seen: Arc::default(), task }
+    }
+
     /// Every request so far.
     pub fn seen(&self) -> Vec<Seen> {
         self.seen.lock().unwrap().clone()

@@ -1,9 +1,10 @@
 //! Which connection a request takes, and when it takes a second one.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use cxgate::upstream::UpstreamError;
 use http_body_util::BodyExt;
+use tokio::sync::Notify;
 
 use crate::support::{
     forwarding::{Forwarding, request, to},
@@ -146,6 +147,30 @@ async fn a_connection_closed_while_it_rested_is_not_used() {
         forwarding.open_connections(0).await;
     }
     assert_eq!(forwarding.metric(r#"cxgate_upstream_resends_total{upstream="test"}"#), 0);
+}
+
+#[tokio::test]
+async fn what_a_resting_connection_says_unasked_answers_nobody() {
+    let poison = Arc::new(Notify::new());
+    let closed = Arc::new(Notify::new());
+    let (told, gone) = (Arc::clone(&poison), Arc::clone(&closed));
+    let upstream = RawUpstream::start(move |number, mut connection| {
+        let (told, gone) = (Arc::clone(&told), Arc::clone(&gone));
+        async move {
+            connection.request().await;
+            connection.answer(if number == 0 { "first" } else { "fresh" }).await;
+            told.notified().await;
+            connection.answer("poison").await;
+            connection.closed().await;
+            gone.notify_one();
+        }
+    })
+    .await;
+    let forwarding = Forwarding::new(&to(upstream.address()));
+    assert_eq!(forwarding.get("/").await.unwrap(), "first");
+    poison.notify_one();
+    soon(closed.notified()).await;
+    assert_eq!(forwarding.get("/").await.unwrap(), "fresh");
 }
 
 #[tokio::test]

@@ -1,0 +1,172 @@
+//! What is fuzzed, as plain functions over bytes: the fuzzer calls them, and so does the test that replays the corpus.
+//!
+//! Each asserts what must hold for any bytes whatsoever; a panic is a finding.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use cxgate::{
+    config::{Config, Rate, Sources, TokenBucket, load},
+    gate::{
+        client::{Identification, MAX_IDENTITY_BYTES},
+        headers::{X_FORWARDED_FOR, set_forwarding},
+        path::canonical,
+        quota::policy,
+    },
+    limiter::key::KeyHasher,
+    peer::Peer,
+    wire::{Fault, chunks::ChunkScanner, request::RequestScanner, response::ResponseScanner},
+};
+use hyper::{
+    HeaderMap, Request,
+    header::{HeaderName, HeaderValue},
+};
+
+/// Takes any bytes, and panics where something that must hold does not.
+pub type Target = fn(&[u8]);
+
+/// Every target by its name, which is also that of its folder in the corpus.
+pub const TARGETS: [(&str, Target); 8] = [
+    ("request_head", request_head),
+    ("response_head", response_head),
+    ("chunks", chunks),
+    ("client_id", client_id),
+    ("forwarded", forwarded),
+    ("path", path),
+    ("configuration", configuration),
+    ("structured_fields", structured_fields),
+];
+
+const LARGEST_HEAD: usize = 1024;
+const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// However requests are cut into reads, the verdict is the same.
+pub fn request_head(data: &[u8]) {
+    let verdict = |pieces: &[&[u8]]| {
+        let mut scanner = RequestScanner::new(LARGEST_HEAD);
+        let mut fault = None;
+        for piece in pieces {
+            let scanned = scanner.scan(piece);
+            assert!(scanned.clean <= piece.len());
+            assert_eq!(scanned.fault.is_some(), scanned.clean < piece.len());
+            fault = fault.or(scanned.fault);
+            if fault.is_some() {
+                break;
+            }
+        }
+        (fault, scanner.heads())
+    };
+    let whole = verdict(&[data]);
+    assert_eq!(verdict(&data.chunks(1).collect::<Vec<_>>()), whole);
+    let (before, after) = data.split_at(data.len() / 2);
+    assert_eq!(verdict(&[before, after]), whole);
+}
+
+/// However a response is cut into reads, the verdict is the same.
+pub fn response_head(data: &[u8]) {
+    let verdict = |pieces: &[&[u8]]| -> Option<Fault> {
+        let mut scanner = ResponseScanner::new(LARGEST_HEAD);
+        pieces.iter().find_map(|piece| scanner.scan(piece).fault)
+    };
+    assert_eq!(verdict(&data.chunks(1).collect::<Vec<_>>()), verdict(&[data]));
+}
+
+/// A body is read to its end or to its fault, and never past it.
+pub fn chunks(data: &[u8]) {
+    let verdict = |longest: usize| {
+        let mut scanner = ChunkScanner::new();
+        let mut read = 0;
+        while read < data.len() && !scanner.is_over() {
+            let piece = &data[read..data.len().min(read + longest)];
+            match scanner.step(piece) {
+                Ok(taken) => {
+                    assert!((1..=piece.len()).contains(&taken));
+                    read += taken;
+                }
+                Err(fault) => return Err(fault),
+            }
+        }
+        Ok((scanner.is_over(), read))
+    };
+    assert_eq!(verdict(1), verdict(data.len().max(1)));
+    assert_eq!(verdict(3), verdict(data.len().max(1)));
+}
+
+/// An identity is 1 to 128 printable bytes, whatever is claimed.
+pub fn client_id(data: &[u8]) {
+    let mut request = Request::new(());
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    request.headers_mut().insert(HeaderName::from_static("x-client-id"), value);
+    identify(request);
+    if let Ok(target) = [b"/?client_id=", data].concat().as_slice().try_into() {
+        let mut request = Request::new(());
+        *request.uri_mut() = hyper::http::uri::PathAndQuery::into(target);
+        identify(request);
+    }
+}
+
+fn identify(request: Request<()>) {
+    let trusted = ["127.0.0.0/8".parse().expect("a network")];
+    let identification = Identification::new(&Config::default().identity, &trusted, KeyHasher::new(None, "fuzz"));
+    let peer = Peer { address: SocketAddr::new(PEER, 1), secure: false, certificate: None };
+    if let Ok(client) = identification.client(&peer, &request.into_parts().0) {
+        let identity = client.identity.text;
+        assert!((1..=MAX_IDENTITY_BYTES).contains(&identity.len()));
+        assert!(identity.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
+        assert_eq!(identity.trim(), identity.as_str());
+    }
+}
+
+/// Whatever is said of addresses, the peer's own comes last, and a stranger's word is gone.
+pub fn forwarded(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    for trusted in [true, false] {
+        let mut headers = HeaderMap::new();
+        headers.insert(X_FORWARDED_FOR, value.clone());
+        set_forwarding(&mut headers, PEER, false, trusted);
+        let chain = headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>();
+        assert_eq!(chain.len(), 1);
+        assert!(chain[0].as_bytes().ends_with(b"127.0.0.1"));
+        assert!(trusted || chain[0] == "127.0.0.1");
+    }
+    let mut request = Request::new(());
+    request.headers_mut().insert(X_FORWARDED_FOR, value);
+    identify(request);
+}
+
+/// A canonical path has no segment that servers read differently.
+pub fn path(data: &[u8]) {
+    let Ok(path) = std::str::from_utf8(data) else { return };
+    if let Ok(canonical) = canonical(path) {
+        let segments = canonical.strip_prefix('/').expect("it begins with a slash");
+        assert!(segments.is_empty() || segments.split('/').all(|segment| !["", ".", ".."].contains(&segment)));
+        assert!(!canonical.contains(|byte: char| byte.is_ascii_uppercase() || byte.is_control() || "\\;".contains(byte)));
+    }
+}
+
+/// A configuration is read, or every mistake in it is named.
+pub fn configuration(data: &[u8]) {
+    let file = std::env::temp_dir().join(format!("cxgate-fuzz-{}.toml", std::process::id()));
+    std::fs::write(&file, data).expect("a place for files");
+    let loaded = load(&Sources { file: Some(file.clone()), ..Sources::default() });
+    std::fs::remove_file(file).expect("it was written");
+    if let Err(error) = loaded {
+        assert!(!error.mistakes.is_empty() && !error.to_string().is_empty());
+    }
+}
+
+/// Every bucket that can be configured has a policy that can be read.
+pub fn structured_fields(data: &[u8]) {
+    let Some((capacity, rest)) = data.split_first_chunk() else { return };
+    let Some((rate, name)) = rest.split_first_chunk() else { return };
+    let Some(refill_per_second) = Rate::per_second(f64::from_le_bytes(*rate)) else { return };
+    let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
+    let name: String = name.iter().filter(|byte| is_name(byte)).map(|byte| char::from(*byte)).collect();
+    let bucket = TokenBucket { capacity: u32::from_le_bytes(*capacity).max(1), refill_per_second };
+    let field = policy([(name.as_str(), bucket)].into_iter()).expect("a policy");
+    let item = field.to_str().expect("printable").strip_prefix(&format!("\"{name}\"")).expect("its name");
+    let (quota, window) = item.strip_prefix(";q=").expect("a quota").split_once(";w=").expect("a window");
+    // Integers of structured fields have at most fifteen digits (RFC 9651, section 3.3.1).
+    for number in [quota, window] {
+        assert!(number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit()), "{field:?}");
+    }
+}

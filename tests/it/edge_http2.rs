@@ -1,0 +1,5 @@
+//! HTTP/2 towards clients: the same requests by another protocol, and attacks that only this one knows.
+
+mod attacks;
+mod limits;
+mod requests;
