@@ -28,6 +28,8 @@ use crate::{
     upstream::{Credentials, Upstream, UpstreamSetupError},
 };
 
+pub mod egress;
+
 /// Connections the admin listener holds: probes, a scraper, a few people.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
 

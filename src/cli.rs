@@ -1,13 +1,15 @@
 //! The command line: what can be asked for, and with which exit code it ends.
 //!
-//! Exit codes: 0 for a clean end, 1 for a failure while running (or an unhealthy answer), 2 for a command line that is not
-//! understood, 78 (`EX_CONFIG`) for an invalid configuration, before anything was bound.
+//! Exit codes: 0 for a clean end, 1 for a failure while running (an unhealthy answer, a page that was not had), 2 for a command
+//! line that is not understood, 78 (`EX_CONFIG`) for an invalid configuration, before anything was bound, and 130 or 143 for a
+//! fetch that SIGINT or SIGTERM ended.
 
 use std::{
     future::Future,
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
@@ -23,6 +25,7 @@ mod check;
 mod completions;
 mod config;
 mod demo;
+mod fetch;
 mod healthcheck;
 mod man;
 mod run;
@@ -45,7 +48,9 @@ struct Cli {
 }
 
 /// What the exit code and the signals mean, for help and manual.
-const ENDS: &str = "Exit codes: 0 clean end, 1 failure while running or unhealthy, 2 usage, 78 invalid configuration.
+const ENDS: &str =
+    "Exit codes: 0 clean end, 1 failure while running, unhealthy or a page lost, 2 usage, 78 invalid configuration;
+fetch: 130 interrupted, 143 terminated.
 Signals: SIGTERM and SIGINT drain, a second one stops at once.";
 
 #[derive(Debug, Subcommand)]
@@ -58,6 +63,8 @@ enum Command {
     Config(ConfigFile),
     /// Run the proxy with everything it needs and some synthetic guests, to be looked at.
     Demo(demo::Arguments),
+    /// Fetch pages through the limits of their route, and print their entities, one a line.
+    Fetch(fetch::Arguments),
     /// Ask a running proxy whether it is ready.
     Healthcheck(ConfigFile),
     /// Print a completion script for a shell.
@@ -66,7 +73,7 @@ enum Command {
     Man,
 }
 
-#[derive(Debug, Args)]
+#[derive(Debug, Clone, Args)]
 struct ConfigFile {
     /// Configuration file [default: the file that CXGATE_CONFIG names, or config/cxgate.toml, or built-in defaults].
     #[arg(long, value_name = "FILE")]
@@ -108,6 +115,7 @@ impl Command {
             Self::Check(file) => check::check(&file.load()?),
             Self::Config(file) => config::config(&file.load()?.config),
             Self::Demo(arguments) => block_on(demo::run(arguments))?.map(|()| ExitCode::SUCCESS),
+            Self::Fetch(arguments) => block_on(fetch::run(arguments))?,
             Self::Healthcheck(file) => block_on(healthcheck::healthcheck(&file.load()?.config))?,
             Self::Completions(arguments) => completions::completions(&arguments),
             Self::Man => man::man(),
@@ -159,4 +167,32 @@ fn print(text: &str) -> io::Result<()> {
 /// Writes a line to standard error; where nobody reads it there is nobody to tell.
 fn print_error(line: &str) {
     let _ = writeln!(io::stderr(), "{line}");
+}
+
+/// A duration as it is written in the configuration.
+fn duration(text: &str) -> Result<Duration, &'static str> {
+    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
+    let (number, unit) = (digits.parse().ok(), &text[digits.len()..]);
+    let duration = number.and_then(|number: u32| match unit {
+        "ms" => Some(Duration::from_millis(number.into())),
+        "s" => Some(Duration::from_secs(number.into())),
+        "m" => Some(Duration::from_mins(number.into())),
+        _ => None,
+    });
+    duration.ok_or("expected a number and a unit, such as 500ms, 30s or 2m")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
+        for text in ["", "30", "s", "-1s", "1.5s", "99999999999s", "3 s", "3h"] {
+            assert!(duration(text).is_err(), "{text:?}");
+        }
+    }
 }

@@ -110,6 +110,11 @@ impl Gate {
         Self(Arc::new(Inner { identification, routes, stack, counters }))
     }
 
+    /// The name of the route that takes a request.
+    pub fn route(&self, request: &Request<RequestBody>) -> Result<Arc<str>, Rejection> {
+        self.0.find(request).map(|found| Arc::clone(&found.route.name))
+    }
+
     /// Answers a request that came from `peer`.
     pub async fn handle(&self, peer: Peer, request: Request<RequestBody>) -> Response {
         let inner = &*self.0;

@@ -31,7 +31,7 @@ mod delivery;
 mod oauth;
 mod pool;
 mod response;
-mod retry;
+pub mod retry;
 mod socket;
 mod tls;
 mod upload;

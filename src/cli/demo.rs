@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
-use super::start_log;
+use super::{duration, start_log};
 use crate::{
     app::App,
     config::{Config, Endpoint, LogLevel, Origin},
@@ -151,32 +151,4 @@ fn local(port: u16) -> SocketAddr {
 /// The port, or 0 where it cannot be had.
 async fn available(port: u16) -> u16 {
     TcpListener::bind(local(port)).await.map_or(0, |_| port)
-}
-
-/// A duration as it is written in the configuration.
-fn duration(text: &str) -> Result<Duration, &'static str> {
-    let digits = text.trim_end_matches(|character: char| character.is_ascii_alphabetic());
-    let (number, unit) = (digits.parse().ok(), &text[digits.len()..]);
-    let duration = number.and_then(|number: u32| match unit {
-        "ms" => Some(Duration::from_millis(number.into())),
-        "s" => Some(Duration::from_secs(number.into())),
-        "m" => Some(Duration::from_mins(number.into())),
-        _ => None,
-    });
-    duration.ok_or("expected a number and a unit, such as 500ms, 30s or 2m")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_need_a_unit() {
-        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
-        assert_eq!(duration("30s"), Ok(Duration::from_secs(30)));
-        assert_eq!(duration("2m"), Ok(Duration::from_mins(2)));
-        for text in ["", "30", "s", "-1s", "1.5s", "99999999999s", "3 s", "3h"] {
-            assert!(duration(text).is_err(), "{text:?}");
-        }
-    }
 }

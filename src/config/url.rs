@@ -59,7 +59,7 @@ impl From<Origin> for String {
 
 impl Endpoint {
     /// `http://host:port/path?query` or the same with `https`; no user information, no fragment.
-    pub(super) fn parse(text: &str) -> Option<Self> {
+    pub fn parse(text: &str) -> Option<Self> {
         if text.contains(['#', '@']) {
             return None;
         }

@@ -42,6 +42,11 @@ impl ResponseBody {
         Self { kind: Kind::Upstream(body), in_flight: None }
     }
 
+    /// Whether the answer is our own.
+    pub fn is_own(&self) -> bool {
+        matches!(self.kind, Kind::Own(_))
+    }
+
     /// Counts the request until this body is done with.
     pub fn hold(&mut self, in_flight: InFlight) {
         self.in_flight = Some(in_flight);

@@ -26,7 +26,7 @@ const BUDGET_SECONDS: usize = 10;
 
 /// What one try led to, as far as it matters for another.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Ended {
+pub enum Ended {
     /// With this status, and the time that the upstream asked for.
     Answered(StatusCode, Option<Duration>),
     /// Before anything reached the upstream.
@@ -39,9 +39,11 @@ pub(super) enum Ended {
 
 /// The tries of one request so far.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Tries {
-    pub(super) begun: Instant,
-    pub(super) made: u32,
+pub struct Tries {
+    /// When the first one began.
+    pub begun: Instant,
+    /// How many there were.
+    pub made: u32,
 }
 
 /// Retries of one route in the last seconds, and the requests that pay for them.
@@ -59,7 +61,7 @@ struct Slot {
 }
 
 /// How long to wait before the next try; `None` where there is none. `chance` is uniform from 0 to 1.
-pub(super) fn wait(
+pub fn wait(
     config: &config::Retry,
     tries: Tries,
     method: &Method,
@@ -100,7 +102,7 @@ fn may_repeat(config: &config::Retry, method: &Method, ended: Ended) -> bool {
 
 /// The time an answer asks for: seconds, whole or with a fraction, or a date (RFC 9110, section 10.2.3). A date that is past
 /// asks for none; what is neither, or stands twice, says nothing.
-pub(super) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let text = only(headers, &RETRY_AFTER)?.trim();
     if let Ok(date) = httpdate::parse_http_date(text) {
         return Some(date.duration_since(now).unwrap_or_default());

@@ -24,6 +24,7 @@ mod edge_http2;
 mod edge_overload;
 mod edge_restart;
 mod edge_tls;
+mod fetch;
 mod fleet_clock;
 mod fleet_cluster;
 mod fleet_control;

@@ -1,0 +1,107 @@
+//! The gate without listeners: requests of this process itself pass the same stages as a client's, in-process.
+//!
+//! Promised: limits, credentials, upstreams and the store are those of the configuration, so that on one Redis a daemon and
+//! this share every budget. Two things differ from a daemon's gate. A request is tried once: whoever asks has the route's
+//! [`Retry`](config::Retry) at hand and asks again, so that each try is charged like a request of its own, and what the
+//! upstream sees stays inside the limits. And every answer of an upstream carries `Server-Timing`, which tells how long the
+//! decision took.
+//! Not promised: that the store is there already; see [`Egress::store_decides`].
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use hyper::Request;
+use tokio::time::timeout;
+
+use super::{StartError, credentials, keep_fresh, scales, sources, spawn_sums, upstreams};
+use crate::{
+    body::RequestBody,
+    config::{self, Config, Origin},
+    gate::{
+        Gate,
+        flood::Floods,
+        rejection::Rejection,
+        response::Response,
+        setup::{self, Neighbours},
+    },
+    limiter::Limiter,
+    load,
+    metrics::Metrics,
+    peer::Peer,
+    shutdown::Shutdown,
+};
+
+/// A gate that this process sends requests through.
+pub struct Egress {
+    gate: Gate,
+    limiter: Arc<Limiter>,
+    config: Config,
+    tasks: Shutdown,
+}
+
+/// What a caller has to know of the route that takes its request.
+#[derive(Debug, Clone, Copy)]
+pub struct Way<'a> {
+    /// The route's name.
+    pub route: &'a str,
+    /// Where its requests go.
+    pub upstream: &'a Origin,
+    /// When to ask again.
+    pub retry: Option<&'a config::Retry>,
+}
+
+impl Egress {
+    /// Makes the upstreams and begins to connect to the store. Binds nothing.
+    pub fn start(config: Config) -> Result<Self, StartError> {
+        let (metrics, tasks) = (Metrics::default(), Shutdown::default());
+        let upstreams = upstreams(&config, &metrics)?;
+        let credentials = credentials(&config, &metrics)?;
+        let sources = sources(&config, &metrics)?;
+        let limiter = Arc::new(Limiter::start(&config.store, &metrics, &tasks)?);
+        load::start(sources, scales(&config), &limiter, &metrics, &tasks);
+        keep_fresh(&credentials, &tasks);
+        let floods = Arc::<Floods>::default();
+        spawn_sums(&floods, &tasks);
+        let neighbours =
+            Neighbours { limiter: Arc::clone(&limiter), upstreams, credentials, floods, shutdown: tasks.clone() };
+        let gate = setup::gate(&tried_once(config.clone()), neighbours, &metrics);
+        Ok(Self { gate, limiter, config, tasks })
+    }
+
+    /// Waits, for at most `patience`, until the configured store decides; whether it does. Until then its failure policy does.
+    pub async fn store_decides(&self, patience: Duration) -> bool {
+        let mut up = self.limiter.up();
+        timeout(patience, up.wait_for(|up| *up)).await.is_ok_and(|up| up.is_ok())
+    }
+
+    /// The way that a request would take.
+    pub fn way(&self, request: &Request<RequestBody>) -> Result<Way<'_>, Rejection> {
+        let name = self.gate.route(request)?;
+        let route = self.config.routes.iter().find(|route| route.name == *name).ok_or(Rejection::NoRoute)?;
+        let upstream = self.config.upstreams.get(&route.upstream).ok_or(Rejection::NoRoute)?;
+        Ok(Way { route: &route.name, upstream: &upstream.url, retry: route.retry.as_ref() })
+    }
+
+    /// Sends a request, once; it comes from this machine.
+    pub async fn send(&self, request: Request<RequestBody>) -> Response {
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        self.gate.handle(Peer { address, secure: false, certificate: None }, request).await
+    }
+
+    /// Ends what runs beside the requests, and hands what this replica held to others.
+    pub async fn stop(&self) {
+        self.tasks.stop();
+        self.tasks.finished().await;
+    }
+}
+
+fn tried_once(mut config: Config) -> Config {
+    for route in &mut config.routes {
+        route.retry = None;
+        route.server_timing = true;
+    }
+    config
+}
