@@ -346,7 +346,7 @@ pub struct Cors {
 /// `[routes.websocket]`: what a client may do over its sockets.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct WebSocket {
-    /// Sockets one client may have open at once, in each replica (1 to 100000).
+    /// Sockets one client may have open at once, over all replicas (1 to 100000).
     pub sockets: u32,
     /// What the messages of one client are charged to, over all its sockets and replicas.
     pub messages: TokenBucket,

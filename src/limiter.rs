@@ -31,6 +31,7 @@ mod fleet;
 pub mod key;
 pub mod lease;
 pub mod memory;
+pub mod places;
 pub mod redis;
 mod replicas;
 pub mod scale;
@@ -40,6 +41,7 @@ use failures::Failures;
 use fleet::Fleet;
 use key::Key;
 use memory::Memory;
+use places::Places;
 use scale::ScaleName;
 
 /// The most charges of one decision: the limits of a route, its cooldown, and the new identities of the address.
@@ -51,6 +53,7 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Decides, by the configured store or in its place.
 pub struct Limiter {
     place: Place,
+    places: Arc<Places>,
     failures: Failures,
     held: Gauge,
     started: Instant,
@@ -235,13 +238,14 @@ impl Limiter {
     /// Where Redis is to be reached with TLS, and that cannot be set up.
     pub fn start(config: &config::Store, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, TlsSetupError> {
         let held = metrics.buckets.clone();
+        let places = Places::new(config.redis.is_some());
         let place = if let Some(servers) = &config.redis {
-            Place::Redis(Fleet::start(servers, config, metrics, shutdown)?)
+            Place::Redis(Fleet::start(servers, config, Arc::clone(&places), metrics, shutdown)?)
         } else {
             metrics.store_up.set(1);
             Place::Process(Memory::new(config.max_buckets, held.clone()))
         };
-        Ok(Self { place, failures: Failures::new(metrics), held, started: Instant::now() })
+        Ok(Self { place, places, failures: Failures::new(metrics), held, started: Instant::now() })
     }
 
     /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_CHARGES`].

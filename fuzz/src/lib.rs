@@ -11,6 +11,7 @@ use cxgate::{
         headers::{X_FORWARDED_FOR, set_forwarding},
         path::canonical,
         quota::policy,
+        websocket::frame::{Boundaries, Header, Sequence},
     },
     limiter::key::KeyHasher,
     peer::Peer,
@@ -25,7 +26,7 @@ use hyper::{
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 8] = [
+pub const TARGETS: [(&str, Target); 9] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunks", chunks),
@@ -34,6 +35,7 @@ pub const TARGETS: [(&str, Target); 8] = [
     ("path", path),
     ("configuration", configuration),
     ("structured_fields", structured_fields),
+    ("frames", frames),
 ];
 
 const LARGEST_HEAD: usize = 1024;
@@ -168,5 +170,28 @@ pub fn structured_fields(data: &[u8]) {
     // Integers of structured fields have at most fifteen digits (RFC 9651, section 3.3.1).
     for number in [quota, window] {
         assert!(number.len() <= 15 && number.bytes().all(|byte| byte.is_ascii_digit()), "{field:?}");
+    }
+}
+
+/// However frames are cut into reads, they end in the same places; and what passes as a client's frame ends where both readers
+/// say.
+pub fn frames(data: &[u8]) {
+    let mut whole = Boundaries::default();
+    let last_end = whole.feed(data);
+    let mut bytewise = Boundaries::default();
+    let ends: Vec<usize> = (0..data.len()).filter(|at| bytewise.feed(&data[*at..=*at]).is_some()).map(|at| at + 1).collect();
+    assert_eq!(last_end, ends.last().copied());
+
+    let mut sequence = Sequence::default();
+    let (mut rest, mut end) = (data, 0);
+    while let Some(header) = Header::parse(rest) {
+        assert!(Header::parse(&rest[..header.length - 1]).is_none(), "a shorter prefix is no header");
+        if sequence.next(&header).is_err() {
+            return;
+        }
+        let Some(frame) = usize::try_from(header.total()).ok().filter(|total| *total <= rest.len()) else { return };
+        end += frame;
+        rest = &rest[frame..];
+        assert!(ends.contains(&end), "a frame ends after {end} bytes");
     }
 }

@@ -1,10 +1,6 @@
 //! Makes a [`Gate`] from configuration: names become references, and every counter is resolved once.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use hyper::header::HeaderName;
 use prometheus_client::metrics::counter::Counter;
@@ -76,7 +72,6 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         violations: violation_log.clone(),
         shutdown: shutdown.clone(),
         grace: grace(config.listen.drain_timeout),
-        open: Mutex::default(),
     };
     let stages = Stages {
         violation_log,

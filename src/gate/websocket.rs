@@ -1,21 +1,18 @@
 //! The WebSocket gate: holds what a client may do over its sockets to limits, and relays its frames as they came.
 //!
-//! Promised: no byte passes before a valid 101; a client has at most so many sockets in this replica; its messages are
-//! charged, by message and not by frame, to one bucket in the same store as requests, control frames are free; a message
-//! over the limit is held back, and with it, because reading stops, its sender; only past `max_pause` is the socket closed,
-//! with 1008. Frames are never reordered, lost or changed, and those of the upstream pass unlooked-at but for where they
-//! end. Every end of our own is said to both sides with a close frame between two frames.
-//! Not promised: that sockets are counted over replicas, because a count that outlives its holder would lock clients out;
-//! that compressed or binary messages are looked into; that utf-8 or close codes are valid, which the upstream judges.
+//! Promised: no byte passes before a valid 101; a client has at most so many sockets over all replicas, as far as
+//! [`places`](crate::limiter::places) promises; its messages are charged, by message and not by frame, to one bucket in the
+//! same store as requests, control frames are free; a message over the limit is held back, and with it, because reading
+//! stops, its sender; only past `max_pause` is the socket closed, with 1008. Frames are never reordered, lost or changed, and
+//! those of the upstream pass unlooked-at but for where they end. Every end of our own is said to both sides with a close
+//! frame between two frames.
+//! Not promised: that compressed or binary messages are looked into; that utf-8 or close codes are valid, which the upstream
+//! judges.
 //!
 //! The way of a socket: [`handshake`] tells that one is asked for and granted, `relay` carries it, `frame` reads its headers,
 //! `cost` says what a message takes, and `allowance` takes it.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap,
@@ -46,6 +43,7 @@ use crate::{
     limiter::{
         Limit, Limiter,
         key::{Key, KeyHasher},
+        places::{NoPlace, Place},
     },
     shutdown::Shutdown,
     upstream::UpstreamError,
@@ -55,7 +53,7 @@ use crate::{
 pub struct Policy {
     /// Stands in store keys.
     pub id: String,
-    /// Sockets of one client in this replica.
+    /// Sockets of one client, over all replicas.
     pub sockets: u32,
     /// What messages are charged to.
     pub messages: Limit,
@@ -114,8 +112,6 @@ pub struct Shared {
     pub shutdown: Shutdown,
     /// From the drain's begin to the close of sockets that are still open.
     pub grace: Duration,
-    /// Clients with a socket open, and how many: bounded by the connections there may be.
-    pub open: Mutex<HashMap<Key, u32>>,
 }
 
 /// A socket that was asked for, with its place among the client's.
@@ -127,12 +123,6 @@ pub struct Opening {
     accept: Option<String>,
     seen: Seen,
     is_exempt: bool,
-}
-
-/// A place among the sockets of a client; given up when dropped.
-struct Place {
-    shared: Arc<Shared>,
-    key: Key,
 }
 
 // === impl Close ===
@@ -168,7 +158,7 @@ impl Stage for Sockets {
     async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         if let Some(policy) = call.route.websocket.clone() {
             if handshake::is_asked_for(&call.request) {
-                call.socket = Some(Box::new(Opening::new(&self.0, policy, &call)?));
+                call.socket = Some(Box::new(Opening::new(&self.0, policy, &call).await?));
             } else {
                 // A server may ignore the wish to switch (RFC 9110, section 7.8); other protocols have no gate.
                 call.request.headers_mut().remove(UPGRADE);
@@ -181,15 +171,10 @@ impl Stage for Sockets {
 // === impl Opening ===
 
 impl Opening {
-    fn new(shared: &Arc<Shared>, policy: Arc<Policy>, call: &Call) -> Result<Self, Rejection> {
+    async fn new(shared: &Arc<Shared>, policy: Arc<Policy>, call: &Call) -> Result<Self, Rejection> {
         let identity = &call.client.identity;
         let key = shared.hasher.start(&policy.id).part(identity.kind.as_bytes()).part(identity.text.as_bytes()).finish();
-        let place = if call.exempt {
-            None
-        } else {
-            let place = Place::take(shared, key, policy.sockets);
-            Some(place.ok_or(Rejection::TooManySockets)?)
-        };
+        let place = if call.exempt { None } else { Some(shared.limiter.place(key, policy.sockets).await?) };
         Ok(Self {
             shared: Arc::clone(shared),
             policy,
@@ -236,35 +221,11 @@ impl Opening {
     }
 }
 
-// === impl Place ===
-
-impl Place {
-    fn take(shared: &Arc<Shared>, key: Key, most: u32) -> Option<Self> {
-        let mut open = shared.lock();
-        let sockets = open.entry(key).or_default();
-        if *sockets >= most {
-            return None;
+impl From<NoPlace> for Rejection {
+    fn from(reason: NoPlace) -> Self {
+        match reason {
+            NoPlace::Taken => Self::TooManySockets,
+            NoPlace::Unavailable { retry_after } => Self::StoreUnavailable { retry_after },
         }
-        *sockets += 1;
-        drop(open);
-        Some(Self { shared: Arc::clone(shared), key })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut open = self.shared.lock();
-        if let Some(sockets) = open.get_mut(&self.key) {
-            *sockets -= 1;
-            if *sockets == 0 {
-                open.remove(&self.key);
-            }
-        }
-    }
-}
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<Key, u32>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -25,19 +25,20 @@ use tokio::{
 };
 
 use super::{
-    Charge, Charged, Decision, MAX_CHARGES, Receipt, Report, Status, Store, StoreError, Terms, Verdict,
+    Charge, Charged, Decision, MAX_CHARGES, RETRY_AFTER, Receipt, Report, Status, Store, StoreError, Terms, Verdict,
     debts::{Debt, Debts},
     denied::Denied,
     failures::Failures,
     fallback::Fallback,
     key::Key,
     lease::{Answer, Claim},
+    places::{LIFETIME, NoPlace, Place, Places},
     redis::Redis,
     replicas::Replicas,
     scale::ScaleName,
 };
 use crate::{
-    config::{self, Factor},
+    config::{self, Factor, OnFailure},
     metrics::Metrics,
     shutdown::Shutdown,
     tls::TlsSetupError,
@@ -56,6 +57,7 @@ pub(super) struct Fleet {
     fallback: Fallback,
     denied: Denied,
     replicas: Replicas,
+    places: Arc<Places>,
     failures: Failures,
     since: Mutex<Instant>,
     changes: Counter,
@@ -79,6 +81,7 @@ impl Fleet {
     pub(super) fn start(
         servers: &config::Redis,
         config: &config::Store,
+        places: Arc<Places>,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>, TlsSetupError> {
@@ -90,6 +93,7 @@ impl Fleet {
             fallback: Fallback::new(config, metrics.buckets.clone(), metrics.debts.clone()),
             denied: Denied::new(),
             replicas: Replicas::new(metrics.store_replicas.clone()),
+            places,
             failures: Failures::new(metrics),
             since: Mutex::new(Instant::now()),
             changes: metrics.store_changes.clone(),
@@ -100,11 +104,12 @@ impl Fleet {
         shutdown.spawn(async move {
             tokio::select! {
                 () = kept.replicas.keep_counting(&kept.redis) => {}
+                () = kept.places.keep(&kept.redis) => {}
                 () = kept.keep_paying() => {}
                 () = kept.note_changes() => {}
                 () = stopping.stopped() => {}
             }
-            kept.replicas.leave(&kept.redis).await;
+            tokio::join!(kept.places.leave(&kept.redis), kept.replicas.leave(&kept.redis));
             connection.stop();
             connection.finished().await;
         });
@@ -187,6 +192,29 @@ impl Fleet {
             self.failures.count_if(local.pause(charge));
         }
         self.redis.pause(charge).await
+    }
+
+    /// One more of the `most` places that `client` may hold.
+    pub(super) async fn place(&self, client: Key, most: u32) -> Result<Place, NoPlace> {
+        let place = Places::take(&self.places, client, most)?;
+        if place.is_held() {
+            return Ok(place);
+        }
+        match self.redis.grant(client, place.name(), most, LIFETIME).await {
+            Ok(true) => Ok(place.granted()),
+            Ok(false) => Err(NoPlace::Taken),
+            Err(error) => {
+                self.failures.count(error);
+                self.fallback_decisions.inc();
+                let share = match self.fallback.policy() {
+                    OnFailure::Local => most.div_ceil(self.replicas.counted()),
+                    OnFailure::Allow => most,
+                    OnFailure::Deny => return Err(NoPlace::Unavailable { retry_after: RETRY_AFTER }),
+                };
+                let is_within = place.before() < usize::try_from(share).unwrap_or(usize::MAX);
+                if is_within { Ok(place.granted()) } else { Err(NoPlace::Taken) }
+            }
+        }
     }
 
     /// Whether Redis decides, and when that changes.

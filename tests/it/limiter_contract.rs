@@ -23,6 +23,7 @@ use redis::{Cmd, aio::MultiplexedConnection};
 
 use crate::support::redis_server::RedisServer;
 
+mod places;
 mod terms;
 mod traces;
 

@@ -17,6 +17,9 @@ use crate::support::{
 };
 
 mod carrying;
+mod cases;
+mod conformance;
+mod sharing;
 
 const CHAT: &str = "/api/v2/engage/webchat/socket";
 

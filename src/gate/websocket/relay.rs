@@ -24,9 +24,12 @@ use crate::{
     limiter::bucket::MICRO,
 };
 
-/// Bytes in flight in one direction: a message that is looked at must fit, with its header.
+/// The most bytes in flight in one direction: a message that is looked at must fit, with its header.
 const BUFFER_BYTES: usize = 2 * PEEK_BYTES;
 const _: () = assert!(BUFFER_BYTES >= PEEK_BYTES + MAX_HEADER_BYTES);
+
+/// Room for them to begin with: most sockets carry heartbeats and little else, and there are many.
+const FIRST_BUFFER_BYTES: usize = 512;
 
 /// How long both sides are given to take a close frame, and what is on its way before it.
 const FAREWELL: Duration = Duration::from_secs(1);
@@ -183,7 +186,7 @@ impl<'a> Upward<'a> {
         reader: ReadHalf<Side>,
         writer: WriteHalf<Side>,
     ) -> Self {
-        let (buffer, sequence) = (vec![0; BUFFER_BYTES], Sequence::default());
+        let (buffer, sequence) = (vec![0; FIRST_BUFFER_BYTES], Sequence::default());
         Self { policy, activity, allowance, reader, writer, sequence, buffer, start: 0, end: 0, due: 0 }
     }
 
@@ -255,9 +258,10 @@ impl<'a> Upward<'a> {
         Ok(())
     }
 
-    /// Reads more into the buffer, which must have room; false at the client's end.
+    /// Reads more into the buffer, which must have room, or room to grow; false at the client's end.
     async fn fill(&mut self) -> io::Result<bool> {
         self.writer.flush().await?;
+        grow_if_full(&mut self.buffer, self.end);
         self.buffer.copy_within(self.start..self.end, 0);
         (self.start, self.end) = (0, self.end - self.start);
         let room = &mut self.buffer[self.end..];
@@ -286,7 +290,7 @@ impl<'a> Upward<'a> {
 
 impl<'a> Downward<'a> {
     fn new(activity: &'a Activity, reader: ReadHalf<Side>, writer: WriteHalf<Side>) -> Self {
-        let (buffer, boundaries) = (vec![0; BUFFER_BYTES], Boundaries::default());
+        let (buffer, boundaries) = (vec![0; FIRST_BUFFER_BYTES], Boundaries::default());
         Self { activity, reader, writer, boundaries, buffer, start: 0, end: 0, frame_end: Some(0) }
     }
 
@@ -318,11 +322,19 @@ impl<'a> Downward<'a> {
 
     /// Reads into the buffer, all of which has gone on; false at the upstream's end.
     async fn fill(&mut self) -> io::Result<bool> {
+        grow_if_full(&mut self.buffer, self.end);
         let length = self.reader.read(&mut self.buffer).await?;
         self.activity.mark();
         (self.start, self.end) = (0, length);
         self.frame_end = self.boundaries.feed(&self.buffer[..length]);
         Ok(length > 0)
+    }
+}
+
+/// Doubles a buffer that the last read has filled, up to [`BUFFER_BYTES`].
+fn grow_if_full(buffer: &mut Vec<u8>, filled: usize) {
+    if filled == buffer.len() {
+        buffer.resize((2 * filled).min(BUFFER_BYTES), 0);
     }
 }
 

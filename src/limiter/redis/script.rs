@@ -44,6 +44,8 @@ pub enum Script {
     Pause,
     /// [`Redis::beat`](super::Redis::beat)
     Heartbeat,
+    /// [`Limiter::place`](crate::limiter::Limiter::place)
+    Places,
 }
 
 /// Which way tokens go.
@@ -77,7 +79,7 @@ pub struct KeySpace(Vec<u8>);
 
 impl Script {
     /// Every script.
-    pub const ALL: [Self; 5] = [Self::Charge, Self::Publish, Self::Lease, Self::Pause, Self::Heartbeat];
+    pub const ALL: [Self; 6] = [Self::Charge, Self::Publish, Self::Lease, Self::Pause, Self::Heartbeat, Self::Places];
 
     /// Its source.
     pub fn source(self) -> &'static str {
@@ -87,6 +89,7 @@ impl Script {
             Self::Lease => include_str!("../../../lua/lease.lua"),
             Self::Pause => include_str!("../../../lua/pause.lua"),
             Self::Heartbeat => include_str!("../../../lua/heartbeat.lua"),
+            Self::Places => include_str!("../../../lua/places.lua"),
         }
     }
 
