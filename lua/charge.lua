@@ -1,49 +1,65 @@
--- Purpose: decides and refunds: takes tokens from all buckets, or from none if one of them lacks tokens. A cost below zero
---          gives back; no bucket gets above its capacity. A refusal writes nothing.
--- KEYS:    one a bucket, then one for each scale they follow. A bucket's value is 12 bytes, little-endian: its time in µs
---          (7 bytes) and its micro-tokens (5); a scale's record is described in publish.lua. A key that is absent, or holds
---          anything else, is a full bucket, or a scale at factor 1.
--- ARGV:    one a bucket, 23 bytes, little-endian: cost (6, signed), capacity (5), refill a second in whole tokens (3) and
---          the micro-tokens beyond (3), lowest factor of its scale in millionths (4), which of the scales it follows
---          (1; 0 for none; 128 more for a debt, of which no more is taken than there is), on what terms (1): 0 takes the
---          cost, 255 only needs it to be there, any other number takes it where the bucket of that number is absent, and
---          asks for nothing where it is not.
--- Returns: integers: 1 admitted or 0 refused, then for each bucket its micro-tokens before the charge (its capacity where
---          nothing is asked for), and its factor in millionths.
+-- Purpose: decides and refunds: takes from all limits, buckets and windows, or from none if one of them lacks tokens or
+--          room. A cost below zero gives back; no bucket gets above its capacity, and no window gets room that it would not
+--          have had without the charge. A refusal writes nothing.
+-- KEYS:    one a limit, then one for each scale they follow. A bucket's value is 12 bytes, little-endian: its time in µs
+--          (7 bytes) and its micro-tokens (5). A window's is 7 bytes, its micro-tokens taken, then 13 for each mark in rising
+--          order of time: its time in µs (7) and its micro-tokens (6). A scale's record is described in publish.lua. A key
+--          that is absent, or holds anything else, is a full bucket, a window of which nothing is taken, or a scale at
+--          factor 1.
+-- ARGV:    one a limit, little-endian. Of a bucket 23 bytes: cost (6, signed), capacity (5), refill a second in whole tokens
+--          (3) and the micro-tokens beyond (3), lowest factor of its scale in millionths (4), which of the scales it follows
+--          (1; 0 for none; 128 more for a debt, which is never refused: of a bucket no more is taken than
+--          there is), on what terms (1): 0 takes the
+--          cost, 255 only needs it to be there, any other number takes it where the limit of that number has no value, and
+--          asks for nothing where it has. Of a window 31: cost (6), quota (5), length in µs (7), when that was charged which
+--          is given back (7), and the last three as of a bucket.
+-- Returns: integers: when it was charged in µs, or 0 where refused; then for each limit its micro-tokens before the charge
+--          (all there can be where nothing is asked for), its factor in millionths, and of a window, how many µs until the
+--          cost has room, or where it has, until something comes back, or 0.
 -- Clock:   Redis' own, read once.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local values = redis.call('MGET', unpack(KEYS))
-local floor, read = math.floor, struct.unpack
-local reply, states, lifetimes = {1}, {}, {}
+local floor, read, write = math.floor, struct.unpack, struct.pack
+local reply, states, lifetimes = {now}, {}, {}
 
-for i = 1, #ARGV do
+-- Whether a limit has a value of its kind.
+local function is_known(i)
+  local value, argument = values[i], ARGV[i]
+  if not (value and argument) then return false end
+  if #argument == 23 then return #value == 12 end
+  return #value % 13 == 7
+end
+
+-- A scale's record: its factor, and the time on its clock.
+local function scaled(scale)
+  local record = values[#ARGV + scale]
+  if scale == 0 or not record or #record ~= 18 then return 1000000, now end
+  local factor, anchor_scaled, anchor_real = read('<I4I7I7', record)
+  local elapsed = math.max(0, now - anchor_real)
+  local seconds = floor(elapsed / 1000000)
+  return factor, anchor_scaled + seconds * factor + floor((elapsed - seconds * 1000000) * factor / 1000000)
+end
+
+-- Whether the terms ask for the cost, and whether an admission takes it.
+local function meaning(terms)
+  if terms == 0 then return true, true end
+  if terms == 255 then return true, false end
+  local is_new = not is_known(terms)
+  return is_new, is_new
+end
+
+local function bucket(i)
   local cost, capacity, rate_whole, rate_rest, slowest, scale, terms = read('<i6I5I3I3I4BB', ARGV[i])
   local rate = rate_whole * 1000000 + rate_rest
-  local debt = scale >= 128
-  if debt then scale = scale - 128 end
-
-  -- The time on the bucket's clock.
-  local clock, factor = now, 1000000
-  if scale > 0 then
-    local record = values[#ARGV + scale]
-    if record and #record == 18 then
-      local anchor_scaled, anchor_real
-      factor, anchor_scaled, anchor_real = read('<I4I7I7', record)
-      local elapsed = math.max(0, now - anchor_real)
-      local seconds = floor(elapsed / 1000000)
-      clock = anchor_scaled + seconds * factor + floor((elapsed - seconds * 1000000) * factor / 1000000)
-    end
-  end
-
-  -- What the bucket holds at that time.
+  local factor, clock = scaled(scale % 128)
+  local known = is_known(i)
   local tokens = capacity
-  local value = values[i]
-  if value and #value == 12 then
+  if known then
     local at
-    at, tokens = read('<I7I5', value)
+    at, tokens = read('<I7I5', values[i])
     if clock > at then
       local seconds = floor((clock - at) / 1000000)
       local rest = clock - at - seconds * 1000000
@@ -53,29 +69,127 @@ for i = 1, #ARGV do
     end
     if tokens > capacity then tokens = capacity end
   end
-  reply[2 * i], reply[2 * i + 1] = tokens, factor
-  if debt then cost = math.min(cost, tokens) end
-
-  local takes = terms == 0
-  if terms > 0 and terms < 255 then
-    local other = values[terms]
-    takes = not (other and #other == 12)
-    if not takes then cost, reply[2 * i] = 0, capacity end
-  end
+  if scale >= 128 then cost = math.min(cost, tokens) end
+  local asked, takes = meaning(terms)
+  if not asked then cost, tokens = 0, capacity end
+  reply[#reply + 1], reply[#reply + 2] = tokens, factor
 
   -- What it is to hold, and for how long that differs from a full bucket at the slowest: in ms, with one second to spare,
   -- and never so long that Redis would refuse the number.
   local left = math.min(tokens - cost, capacity)
   if left < 0 then
     reply[1] = 0
-  elseif takes and (value or cost > 0) then
-    states[i] = struct.pack('<I7I5', clock, left)
+  elseif takes and (known or cost > 0) then
+    states[i] = write('<I7I5', clock, left)
     local fill = floor((capacity - left) * 1000000000 / (rate * math.min(slowest, factor)))
     lifetimes[i] = math.min(fill + 1001, 10000000000000)
   end
 end
 
-if reply[1] == 1 then
+-- Marks, each a time and an amount, with one more amount at a time: in the last, where that is no earlier.
+local function add(marks, at, amount)
+  local last = marks[#marks]
+  if last and last[1] >= at then last[2] = last[2] + amount else marks[#marks + 1] = {at, amount} end
+end
+
+-- A window's marks from a byte of its value on.
+local function read_marks(value, first)
+  local marks = {}
+  for position = first, #value, 13 do
+    local at, amount = read('<I7I6', value, position)
+    marks[#marks + 1] = {at, amount}
+  end
+  return marks
+end
+
+local function write_marks(marks)
+  local bytes = {}
+  for n, mark in ipairs(marks) do
+    if mark[2] > 0 then bytes[#bytes + 1] = write('<I7I6', mark[1], mark[2]) end
+  end
+  return table.concat(bytes)
+end
+
+-- The marks in a value from a byte on, once the cost is taken now: no more than 128, or else on a grid.
+local function charged(value, first, cost, grid)
+  local before, at, amount = '', now, cost
+  if first < #value then
+    local last_at, last_amount = read('<I7I6', value, #value - 12)
+    if last_at >= now then
+      before, at, amount = string.sub(value, first, -14), last_at, last_amount + cost
+    else
+      before = string.sub(value, first)
+    end
+  end
+  local marks = before .. write('<I7I6', at, amount)
+  if #marks <= 128 * 13 then return marks end
+  local rounded = {}
+  for _, mark in ipairs(read_marks(marks, 1)) do
+    add(rounded, mark[1] + (-mark[1]) % grid, mark[2])
+  end
+  return write_marks(rounded)
+end
+
+-- The marks in a value from a byte on, and how much was given back: out of the youngest that are not younger than the charge.
+local function refunded(value, first, cost, at)
+  local marks, left = read_marks(value, first), cost
+  for n = #marks, 1, -1 do
+    local mark = marks[n]
+    if mark[1] <= at then
+      local given = math.min(left, mark[2])
+      mark[2], left = mark[2] - given, left - given
+    end
+  end
+  return write_marks(marks), cost - left
+end
+
+local function window(i)
+  local cost, quota, length, charged_at, slowest, scale, terms = read('<i6I5I7I7I4BB', ARGV[i])
+  local factor = scaled(scale % 128)
+  local scaled_quota = math.max(1, floor(floor(quota / 1000000) * math.max(factor, slowest) / 1000000)) * 1000000
+  local in_force = cost <= quota and math.max(scaled_quota, cost) or scaled_quota
+  local grid = math.ceil(length / 64)
+
+  -- What counts still: all marks from this byte on. A debt is taken whole, because it counts longer than what is there; of that
+  -- goes then, oldest first, what would be too much beside it.
+  local debt, full = scale >= 128, math.max(quota, in_force)
+  local known = is_known(i)
+  local value, taken, first = known and values[i] or '', 0, 8
+  if known then taken = read('<I7', value) end
+  while first < #value do
+    local at, amount = read('<I7I6', value, first)
+    if at + length > now and not (debt and taken + cost - amount >= full) then break end
+    taken, first = taken - amount, first + 13
+  end
+
+  local tokens = math.max(0, in_force - taken)
+  local asked, takes = meaning(terms)
+  if not asked then cost, tokens = 0, scaled_quota end
+
+  local missing, regained, wait = math.max(1, taken + cost - in_force), 0, 0
+  for position = first, asked and #value or 0, 13 do
+    local at, amount = read('<I7I6', value, position)
+    wait, regained = at + length - now, regained + amount
+    if regained >= missing then break end
+  end
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tokens, factor, math.min(wait, length + grid)
+
+  if cost > tokens and not debt then
+    reply[1] = 0
+  elseif takes and cost > 0 then
+    states[i] = write('<I7', taken + cost) .. charged(value, first, cost, grid)
+  elseif takes and cost < 0 and known then
+    local marks, given = refunded(value, first, -cost, charged_at)
+    states[i] = write('<I7', taken - given) .. marks
+  end
+  lifetimes[i] = math.ceil(length / 1000) + 1
+end
+
+for i = 1, #ARGV do
+  if #ARGV[i] == 23 then bucket(i) else window(i) end
+end
+
+if reply[1] > 0 then
   for i, state in pairs(states) do
     redis.call('PSETEX', KEYS[i], lifetimes[i], state)
   end

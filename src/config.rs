@@ -18,6 +18,7 @@ mod check;
 mod delivery;
 mod dimension;
 mod environment;
+mod limit;
 mod load;
 mod print;
 mod raw;
@@ -33,6 +34,7 @@ mod value;
 
 pub use delivery::{AccessKey, ClientAuthentication, Grant, OAuth, OAuthClient, Retry};
 pub use dimension::{Dimension, IdentitySource};
+pub use limit::{LimitKind, SlidingWindow, TokenBucket};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
@@ -379,19 +381,11 @@ pub struct Limit {
     /// Unique in its route; stands in metrics, logs and headers.
     #[serde(skip)]
     pub name: String,
-    /// One bucket for each distinct combination of these; not empty.
+    /// One bucket, or window, for each distinct combination of these; not empty.
     pub per: Vec<Dimension>,
-    /// How much there is.
-    pub token_bucket: TokenBucket,
-    /// Keys of [`Config::load`]; the lowest of their factors scales the refill rate.
+    /// How much there is; typed as `token_bucket` or `sliding_window`.
+    #[serde(flatten)]
+    pub kind: LimitKind,
+    /// Keys of [`Config::load`]; the lowest of their factors scales the refill rate, or the quota.
     pub scale_by: Vec<String>,
-}
-
-/// A bucket that starts full and refills steadily.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct TokenBucket {
-    /// Tokens it can hold (1 to 1000000).
-    pub capacity: u32,
-    /// Tokens a second (0.000001 to 1000000).
-    pub refill_per_second: Rate,
 }

@@ -5,7 +5,7 @@
 //! [`Limiter::decide`] answers within the store's deadline whatever state the store is in.
 //! Not promised: that an answer from the local fall-back is the fleet's (it is this process's own share of it).
 //!
-//! `fleet` joins what decides where replicas share a store. [`bucket`] and [`scale`] are pure arithmetic and the
+//! `fleet` joins what decides where replicas share a store. [`bucket`], [`window`] and [`scale`] are pure arithmetic and the
 //! specification; [`memory`] and `lua/` follow them to the unit.
 
 use std::{future::Future, sync::Arc, time::Duration};
@@ -30,16 +30,18 @@ mod fallback;
 mod fleet;
 pub mod key;
 pub mod lease;
+mod limit;
 pub mod memory;
 pub mod places;
 pub mod redis;
 mod replicas;
 pub mod scale;
+pub mod window;
 
-use bucket::{Bucket, MICRO};
 use failures::Failures;
 use fleet::Fleet;
 use key::Key;
+pub use limit::{Kind, Limit};
 use memory::Memory;
 use places::Places;
 use scale::ScaleName;
@@ -75,7 +77,7 @@ pub enum Decision {
         /// How each limit stands after the charge, in the order they were asked.
         standings: Standings,
     },
-    /// A limit lacks tokens; none was charged.
+    /// A limit lacks tokens or room; none was charged.
     Refused {
         /// How each limit stands, in the order they were asked.
         standings: Standings,
@@ -91,7 +93,11 @@ pub enum Decision {
 
 /// Proof of a charge, and of who holds the buckets it was made to.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Receipt(Charged);
+pub struct Receipt {
+    charged: Charged,
+    /// When, by the clock of who holds them.
+    at: u64,
+}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Charged {
@@ -131,17 +137,6 @@ pub struct Report {
     pub buckets: usize,
 }
 
-/// A limit as the engine runs it; made once from configuration.
-#[derive(Debug, Clone)]
-pub struct Limit {
-    /// How much there is.
-    pub bucket: Bucket,
-    /// Which published factor its refill follows; `None` for real time.
-    pub scale: Option<ScaleName>,
-    /// The lowest factor its scale can take: how long a bucket may need to fill, and so how long it must be kept.
-    pub slowest: Factor,
-}
-
 /// What one request asks of one limit.
 #[derive(Debug, Clone, Copy)]
 pub struct Charge<'a> {
@@ -149,7 +144,7 @@ pub struct Charge<'a> {
     pub limit: &'a Limit,
     /// The bucket in it.
     pub key: Key,
-    /// What to take, in micro-tokens; at least 1, at most the capacity.
+    /// What to take, in micro-tokens; at least 1, at most the capacity or the quota.
     pub cost: u64,
     /// Whether it is asked for, and taken.
     pub terms: Terms,
@@ -168,13 +163,16 @@ pub enum Terms {
     TakeIfNew(usize),
 }
 
-/// How one bucket stands after a decision; or, on terms other than [`Terms::Take`], before it: full where nothing was asked.
+/// How one bucket or window stands after a decision; or, on terms other than [`Terms::Take`], before it: full where nothing was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
-    /// What it holds, in micro-tokens.
+    /// What it holds, or has room for, in micro-tokens.
     pub tokens: u64,
-    /// How fast its time runs.
+    /// How fast its time runs, or how much of its quota is in force.
     pub factor: Factor,
+    /// Of a window, microseconds until it has room for what was asked for; where it has already, until something comes back;
+    /// 0 where nothing is taken. Always 0 of a bucket, whose wait follows from the rest.
+    pub wait: u64,
 }
 
 /// How the limits of one request stand, in the order they were asked.
@@ -185,6 +183,8 @@ pub type Standings = ArrayVec<Standing, MAX_CHARGES>;
 pub struct Verdict {
     /// Whether all limits admitted and all were charged; otherwise none was.
     pub admitted: bool,
+    /// When they were charged by the store's clock, in microseconds: a refund names it. 0 where none was.
+    pub at: u64,
     /// One for each charge.
     pub standings: Standings,
 }
@@ -215,8 +215,9 @@ pub trait Store: Send + Sync {
     /// more than [`MAX_CHARGES`].
     fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send;
 
-    /// Gives back what a decision took on [`Terms::Take`]; a bucket never holds more than its capacity.
-    fn refund(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<(), StoreError>> + Send;
+    /// Gives back what the decision at `at` took on [`Terms::Take`]; a bucket never holds more than its capacity, and a window
+    /// gives no room that it would not have had without that decision.
+    fn refund(&self, charges: &[Charge<'_>], at: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
 
     /// From now on, time runs `factor` times as fast for the limits of `scale`; what passed before is credited as before.
     fn publish(&self, scale: &ScaleName, factor: Factor) -> impl Future<Output = Result<(), StoreError>> + Send;
@@ -264,8 +265,8 @@ impl Limiter {
     /// less than it could, never more.
     pub async fn refund(&self, receipt: Receipt, charges: &[Charge<'_>]) {
         let refunded = match &self.place {
-            Place::Process(memory) => memory.refund(charges).await,
-            Place::Redis(fleet) => fleet.refund(receipt.0, charges).await,
+            Place::Process(memory) => memory.refund(charges, receipt.at).await,
+            Place::Redis(fleet) => fleet.refund(&receipt, charges).await,
         };
         self.failures.count_if(refunded);
     }
@@ -317,52 +318,14 @@ impl Limiter {
 // === impl Decision ===
 
 impl Decision {
-    fn by(charged: Charged, Verdict { admitted, standings }: Verdict) -> Self {
-        if admitted { Self::Admitted { receipt: Receipt(charged), standings } } else { Self::Refused { standings } }
-    }
-}
-
-// === impl Limit ===
-
-impl Limit {
-    /// The real time until `cost` is there: zero when it is, and exact as long as the factor stays what it is.
-    pub fn wait(&self, standing: &Standing, cost: u64) -> Duration {
-        Duration::from_micros(scale::real_wait(self.bucket.wait(standing.tokens, cost), standing.factor))
-    }
-
-    /// The real time until the bucket holds one whole token more than it does: zero when it is full.
-    pub fn until_next_token(&self, standing: &Standing) -> Duration {
-        let next = (standing.tokens / MICRO + 1) * MICRO;
-        self.wait(standing, next.min(self.bucket.capacity))
+    fn by(charged: Charged, Verdict { admitted, at, standings }: Verdict) -> Self {
+        if admitted { Self::Admitted { receipt: Receipt { charged, at }, standings } } else { Self::Refused { standings } }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn limit() -> Limit {
-        Limit { bucket: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO }, scale: None, slowest: Factor::ONE }
-    }
-
-    #[test]
-    fn waits_are_real_time_and_exact() {
-        // Micro-tokens there, factor → until one token fits, until there is a whole one more; in microseconds.
-        let table = [
-            (0, 1.0, 500_000, 500_000),
-            (0, 0.2, 2_500_000, 2_500_000),
-            (0, 1.5, 333_334, 333_334),
-            (999_999, 1.0, 1, 1),
-            (1_000_000, 1.0, 0, 500_000),
-            (9_500_000, 1.0, 0, 250_000),
-            (10_000_000, 1.0, 0, 0),
-        ];
-        for (tokens, factor, fits, next) in table {
-            let standing = Standing { tokens, factor: Factor::new(factor).unwrap() };
-            assert_eq!(limit().wait(&standing, MICRO), Duration::from_micros(fits), "{standing:?}");
-            assert_eq!(limit().until_next_token(&standing), Duration::from_micros(next), "{standing:?}");
-        }
-    }
 
     #[test]
     fn retry_after_is_whole_seconds_rounded_up_and_never_zero() {

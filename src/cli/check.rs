@@ -30,9 +30,7 @@ fn summarise_route(route: &Route, text: &mut String) -> std::fmt::Result {
     for applied in &route.limits {
         let limit = &applied.limit;
         let per: Vec<String> = limit.per.iter().map(ToString::to_string).collect();
-        let rate = limit.token_bucket.refill_per_second.as_f64();
-        let capacity = limit.token_bucket.capacity;
-        writeln!(text, "  limit {} per {}: {capacity} at once, {rate} a second", limit.name, per.join(" and "))?;
+        writeln!(text, "  limit {} per {}: {}", limit.name, per.join(" and "), limit.kind.summary())?;
     }
     Ok(())
 }

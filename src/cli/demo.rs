@@ -19,7 +19,7 @@ use tokio::{
 use super::{duration, start_log};
 use crate::{
     app::App,
-    config::{Config, Endpoint, LogLevel, Origin},
+    config::{Config, Endpoint, LimitKind, LogLevel, Origin},
     shutdown::Shutdown,
 };
 
@@ -65,7 +65,9 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let ports = [available(wanted[0]).await, available(wanted[1]).await];
     let config = configuration(ports, cxone_address);
     let limit = config.routes.first().and_then(|route| route.limits.first());
-    let bucket = limit.context("the built-in configuration limits nothing")?.limit.token_bucket;
+    let Some(LimitKind::TokenBucket(bucket)) = limit.map(|limit| limit.limit.kind) else {
+        bail!("the built-in configuration has no token bucket")
+    };
     let rate = bucket.refill_per_second;
     let _log = start_log(&config.log)?;
 

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Config, Dimension, Limit, MAX_LIMITS_PER_ROUTE, Route, report::Report};
+use super::{Config, Dimension, Limit, LimitKind, MAX_LIMITS_PER_ROUTE, Route, report::Report};
 
 /// Reports what does not fit together.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
@@ -85,9 +85,12 @@ fn check_limits(key: &str, route: &Route, report: &mut Report<'_>) {
             let value = Some(format!("{:?}", limit.name));
             report.wrong(&format!("{key}.{name_key}"), value, "expected a limit of another name than the route's others");
         }
-        let capacity = limit.token_bucket.capacity;
-        if applied.cost > capacity {
-            let expected = format!("expected at most the capacity, {capacity}");
+        let most = limit.kind.most();
+        if applied.cost > most {
+            let expected = match limit.kind {
+                LimitKind::TokenBucket(_) => format!("expected at most the capacity, {most}"),
+                LimitKind::SlidingWindow(_) => format!("expected at most the quota, {most}"),
+            };
             report.wrong(&format!("{key}.cost"), Some(applied.cost.to_string()), expected);
         }
         for name in captures_that_are_missing(limit, route) {

@@ -14,7 +14,7 @@ use super::client::Client;
 use crate::{
     config,
     limiter::{
-        Charge, Limit, Limiter, Terms,
+        Charge, Kind, Limit, Limiter, Terms,
         bucket::MICRO,
         cooldown,
         key::{Key, KeyHasher},
@@ -82,7 +82,7 @@ impl Newcomers {
         let by_client = |limit: &config::RouteLimit| limit.limit.per == [config::Dimension::Client];
         let also_by_client = |limit: &config::RouteLimit| limit.limit.per.contains(&config::Dimension::Client);
         let identity = limits.iter().position(by_client).or_else(|| limits.iter().position(also_by_client))?;
-        let limit = Limit { bucket: bucket.into(), scale: None, slowest: config::Factor::ONE };
+        let limit = Limit { kind: Kind::Bucket(bucket.into()), scale: None, slowest: config::Factor::ONE };
         Some(Self { guard, limit, identity })
     }
 

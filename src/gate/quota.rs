@@ -10,7 +10,7 @@ use hyper::{
 
 use super::route::RouteLimit;
 use crate::{
-    config::TokenBucket,
+    config::LimitKind,
     limiter::{Standing, bucket::MICRO, retry_after_seconds},
 };
 
@@ -26,7 +26,7 @@ const LARGEST_INTEGER: u64 = 999_999_999_999_999;
 /// What is left of a request's quotas, ready to be written.
 #[derive(Debug)]
 pub struct QuotaFields {
-    /// Capacity of the tightest limit, in tokens.
+    /// Capacity, or quota in force, of the tightest limit, in tokens.
     pub limit: u64,
     /// Whole tokens left in it.
     pub remaining: u64,
@@ -41,6 +41,7 @@ pub struct QuotaFields {
 /// What one limit has left.
 struct Item<'a> {
     limit: &'a RouteLimit,
+    most: u64,
     remaining: u64,
     reset: u64,
 }
@@ -70,13 +71,13 @@ impl QuotaFields {
         tightest: &Item<'_>,
     ) -> Self {
         let mut list = String::with_capacity(64);
-        for (position, Item { limit, remaining, reset }) in items().enumerate() {
+        for (position, Item { limit, remaining, reset, .. }) in items().enumerate() {
             let separator = if position == 0 { "" } else { ", " };
             // Writing to a string cannot fail.
             let _ = write!(list, r#"{separator}"{}";r={remaining};t={reset}"#, limit.name);
         }
         Self {
-            limit: tightest.limit.limit.bucket.capacity / MICRO,
+            limit: tightest.most,
             remaining: tightest.remaining,
             reset: tightest.reset,
             list: HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static("")),
@@ -96,11 +97,17 @@ impl QuotaFields {
     }
 }
 
-/// The `RateLimit-Policy` of limits, by name: quota `q` and the seconds `w` in which an empty bucket fills.
-pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, TokenBucket)>) -> Option<HeaderValue> {
-    let item = |(name, bucket): (&str, TokenBucket)| {
-        let seconds = (u64::from(bucket.capacity) * MICRO).div_ceil(bucket.refill_per_second.micro_tokens_per_second());
-        format!(r#""{name}";q={};w={}"#, bucket.capacity, seconds.min(LARGEST_INTEGER))
+/// The `RateLimit-Policy` of limits, by name: quota `q` and the seconds `w` of its window, rounded up; of a bucket, its
+/// capacity and the seconds in which it fills.
+pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, LimitKind)>) -> Option<HeaderValue> {
+    let item = |(name, kind): (&str, LimitKind)| {
+        let seconds = match kind {
+            LimitKind::TokenBucket(bucket) => {
+                (u64::from(bucket.capacity) * MICRO).div_ceil(bucket.refill_per_second.micro_tokens_per_second())
+            }
+            LimitKind::SlidingWindow(window) => retry_after_seconds(window.window),
+        };
+        format!(r#""{name}";q={};w={}"#, kind.most(), seconds.min(LARGEST_INTEGER))
     };
     let list = limits.map(item).collect::<Vec<_>>().join(", ");
     (!list.is_empty()).then(|| HeaderValue::try_from(list).ok())?
@@ -112,31 +119,40 @@ impl<'a> Item<'a> {
     fn admitted(limit: &'a RouteLimit, standing: &Standing) -> Self {
         let until_next = limit.limit.until_next_token(standing);
         let reset = if until_next.is_zero() { 0 } else { retry_after_seconds(until_next) };
-        Self { limit, remaining: standing.tokens / MICRO, reset }
+        Self {
+            limit,
+            most: limit.limit.untouched(standing.factor).tokens / MICRO,
+            remaining: standing.tokens / MICRO,
+            reset,
+        }
     }
 
     fn refused(limit: &'a RouteLimit, standing: &Standing) -> Self {
         let wait = limit.limit.wait(standing, limit.cost);
-        if wait.is_zero() {
-            Self::admitted(limit, standing)
-        } else {
-            Self { limit, remaining: standing.tokens / MICRO, reset: retry_after_seconds(wait) }
-        }
+        let admitted = Self::admitted(limit, standing);
+        if wait.is_zero() { admitted } else { Self { reset: retry_after_seconds(wait), ..admitted } }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
-    use crate::config::Rate;
+    use crate::config::{Rate, SlidingWindow, TokenBucket};
 
     #[test]
     fn a_policy_names_each_limit_with_its_quota_and_the_seconds_it_fills_in() {
-        let bucket = |capacity, rate| TokenBucket { capacity, refill_per_second: Rate::per_second(rate).unwrap() };
+        let bucket = |capacity, rate| {
+            LimitKind::TokenBucket(TokenBucket { capacity, refill_per_second: Rate::per_second(rate).unwrap() })
+        };
+        let window = |quota, window| LimitKind::SlidingWindow(SlidingWindow { quota, window });
         assert_eq!(policy([].into_iter()), None);
         assert_eq!(policy([("per-client", bucket(10, 2.0))].into_iter()).unwrap(), r#""per-client";q=10;w=5"#);
         let both = policy([("a", bucket(10, 3.0)), ("b", bucket(1, 0.5))].into_iter()).unwrap();
         assert_eq!(both, r#""a";q=10;w=4, "b";q=1;w=2"#);
+        let mixed = [("m", window(100, Duration::from_mins(1))), ("n", window(5, Duration::from_millis(1500)))];
+        assert_eq!(policy(mixed.into_iter()).unwrap(), r#""m";q=100;w=60, "n";q=5;w=2"#);
         let slow = policy([("c", bucket(u32::MAX, 0.000_001))].into_iter()).unwrap();
         assert_eq!(slow, r#""c";q=4294967295;w=999999999999999"#);
     }

@@ -130,7 +130,7 @@ fn delivery(
 
 fn entries(config: &Config, route: &config::Route, upstream: Delivery, metrics: &Metrics) -> Vec<Entry> {
     let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, metrics)).collect();
-    let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.token_bucket)));
+    let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.kind)));
     let counters = route_counters(&route.name, metrics);
     let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, "refused", metrics) };
     let newcomers = config.identity.new_per_address;
@@ -174,7 +174,7 @@ fn route_limit(config: &Config, route: &str, configured: &config::RouteLimit, me
         id: if *shared { format!("limits/{name}") } else { format!("routes/{route}/{name}") },
         per: limit.per.clone(),
         limit: Limit {
-            bucket: limit.token_bucket.into(),
+            kind: limit.kind.into(),
             scale: scale_name(config, limit),
             slowest: lowest.unwrap_or(Factor::ONE).min(Factor::ONE),
         },
@@ -245,7 +245,7 @@ fn socket_policy(config: &config::WebSocket, route: &str, metrics: &Metrics) -> 
 
 /// A limit in real time.
 fn unscaled(bucket: Bucket) -> Limit {
-    Limit { bucket, scale: None, slowest: Factor::ONE }
+    Limit { kind: bucket.into(), scale: None, slowest: Factor::ONE }
 }
 
 /// From the drain's begin to the close of sockets: what is left of `drain_timeout` is for their farewell.

@@ -35,13 +35,13 @@ pub const RAMP: Duration = Duration::from_secs(2);
 /// The bucket of every pause.
 static PAUSES: LazyLock<Limit> = LazyLock::new(|| {
     let capacity = micros(PAUSE_MAX + RAMP);
-    Limit { bucket: Bucket { capacity, rate: MICRO }, scale: None, slowest: Factor::ONE }
+    Limit { kind: Bucket { capacity, rate: MICRO }.into(), scale: None, slowest: Factor::ONE }
 });
 
 /// What a request asks of the pause under `key`: to be over, and a part of the ramp with it that is the client's own.
 pub fn passage(key: Key, client: Key) -> Charge<'static> {
     let place = u64::from(client.spread()) * micros(RAMP) / u64::from(u32::MAX);
-    Charge { limit: &PAUSES, key, cost: PAUSES.bucket.capacity - micros(RAMP) + place, terms: Terms::Need }
+    Charge { limit: &PAUSES, key, cost: PAUSES.kind.most() - micros(RAMP) + place, terms: Terms::Need }
 }
 
 /// How long an upstream wants to be left alone by its `Retry-After` (RFC 9110 section 10.2.3: seconds, here with fractions
@@ -113,7 +113,7 @@ mod tests {
     fn clients_come_back_one_by_one_after_the_pause() {
         let key = Key([0; 12]);
         let needs = |client: u8| passage(key, Key([client; 12])).cost;
-        let capacity = PAUSES.bucket.capacity;
+        let capacity = PAUSES.kind.most();
         assert_eq!((needs(0), needs(255)), (capacity - micros(RAMP), capacity));
         assert!((1..255).all(|client| needs(client - 1) < needs(client)), "spread by name");
     }

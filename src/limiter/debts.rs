@@ -102,12 +102,13 @@ mod tests {
     use crate::{
         config::Factor,
         limiter::{
-            Terms,
+            Kind, Terms,
             bucket::{Bucket, MICRO},
         },
     };
 
-    const LIMIT: Limit = Limit { bucket: Bucket { capacity: 10 * MICRO, rate: MICRO }, scale: None, slowest: Factor::ONE };
+    const LIMIT: Limit =
+        Limit { kind: Kind::Bucket(Bucket { capacity: 10 * MICRO, rate: MICRO }), scale: None, slowest: Factor::ONE };
 
     fn key(number: u8) -> Key {
         Key([number; 12])

@@ -17,7 +17,7 @@ use quick_cache::{
 use tokio::time::Instant;
 
 use super::{
-    Charge, Standing, Standings, Terms,
+    Charge, Kind, Standing, Standings, Terms,
     bucket::{Level, MICRO},
     key::{FirstWord, Key},
 };
@@ -39,6 +39,8 @@ pub(super) struct Denied(Cache<Key, Told, UnitWeighter, BuildHasherDefault<First
 #[derive(Clone, Copy)]
 struct Told {
     standing: Standing,
+    /// What it was asked for.
+    cost: u64,
     /// Before the store was asked.
     at: Instant,
 }
@@ -64,8 +66,7 @@ impl Denied {
     pub(super) fn refusal(&self, charges: &[Charge<'_>], now: Instant) -> Option<Standings> {
         let mut refused = false;
         let mut standing = |charge: &Charge<'_>| {
-            let full = Standing { tokens: charge.limit.bucket.capacity, factor: Factor::ONE };
-            let Some(standing) = self.standing(charge, now) else { return full };
+            let Some(standing) = self.standing(charge, now) else { return charge.limit.untouched(Factor::ONE) };
             refused |= standing.tokens < charge.cost;
             standing
         };
@@ -78,7 +79,7 @@ impl Denied {
         // Whether anything is asked on the condition that another bucket is new may have changed by the next time.
         let asked_always = |(charge, _): &(&Charge<'_>, _)| !matches!(charge.terms, Terms::TakeIfNew(_));
         for (charge, standing) in charges.iter().zip(standings).filter(asked_always) {
-            self.0.insert(charge.key, Told { standing: *standing, at: asked });
+            self.0.insert(charge.key, Told { standing: *standing, cost: charge.cost, at: asked });
         }
     }
 
@@ -96,7 +97,7 @@ impl Denied {
 
     /// The most that a bucket may hold by now; `None` where nothing is known of it.
     fn standing(&self, charge: &Charge<'_>, now: Instant) -> Option<Standing> {
-        let Told { standing, at } = self.0.get(&charge.key)?;
+        let Told { standing, cost, at } = self.0.get(&charge.key)?;
         let elapsed = now.saturating_duration_since(at);
         let trust = if charge.limit.scale.is_some() { TRUST_SCALED } else { TRUST };
         if elapsed > trust {
@@ -104,16 +105,26 @@ impl Denied {
         }
         // Ten seconds at a factor of a hundred fit many times.
         let micros = u64::try_from(elapsed.as_micros()).unwrap_or(u64::MAX).saturating_add(1);
-        let scaled = micros.saturating_mul(u64::from(standing.factor.millionths())).div_ceil(MICRO);
-        let level = Level { tokens: standing.tokens, at: 0 };
-        Some(Standing { tokens: charge.limit.bucket.settle(level, scaled).tokens, ..standing })
+        match charge.limit.kind {
+            Kind::Bucket(bucket) => {
+                let scaled = micros.saturating_mul(u64::from(standing.factor.millionths())).div_ceil(MICRO);
+                let level = Level { tokens: standing.tokens, at: 0 };
+                Some(Standing { tokens: bucket.settle(level, scaled).tokens, ..standing })
+            }
+            // Nothing comes back before the wait for so much is over; for less, the wait may be shorter.
+            Kind::Window(_) if charge.cost < cost => None,
+            Kind::Window(_) => {
+                let wait = standing.wait.checked_sub(micros).filter(|wait| *wait > 0)?;
+                Some(Standing { wait, ..standing })
+            }
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limiter::{Limit, bucket::Bucket, key::KeyHasher, scale::ScaleName};
+    use crate::limiter::{Limit, bucket::Bucket, key::KeyHasher, scale::ScaleName, window::Window};
 
     fn key(name: &str) -> Key {
         KeyHasher::new(None, "tests").start("limit").part(name.as_bytes()).finish()
@@ -121,11 +132,11 @@ mod tests {
 
     /// Ten tokens, one every two seconds.
     fn slow() -> Limit {
-        Limit { bucket: Bucket { capacity: 10 * MICRO, rate: MICRO / 2 }, scale: None, slowest: Factor::ONE }
+        Limit { kind: Bucket { capacity: 10 * MICRO, rate: MICRO / 2 }.into(), scale: None, slowest: Factor::ONE }
     }
 
     fn told(tokens: u64, factor: f64) -> Standings {
-        [Standing { tokens, factor: Factor::new(factor).unwrap() }].into_iter().collect()
+        [Standing { tokens, factor: Factor::new(factor).unwrap(), wait: 0 }].into_iter().collect()
     }
 
     #[test]
@@ -152,6 +163,20 @@ mod tests {
     }
 
     #[test]
+    fn a_window_refuses_until_there_is_room_for_as_much_as_was_asked_for() {
+        let (denied, now) = (Denied::new(), Instant::now());
+        let limit = Limit { kind: Window { quota: 10 * MICRO, length: 4 * MICRO }.into(), ..slow() };
+        let charge = |cost| [Charge { limit: &limit, key: key("a"), cost: cost * MICRO, terms: Terms::Take }];
+        let told = [Standing { tokens: MICRO, factor: Factor::ONE, wait: 2 * MICRO }].into_iter().collect();
+        denied.remember(&charge(3), &told, now);
+        let refused = |cost, micros| denied.refusal(&charge(cost), now + Duration::from_micros(micros));
+        assert_eq!(refused(3, 500_000).unwrap()[0], Standing { wait: 1_499_999, ..told[0] });
+        assert!(refused(4, 1_999_990).is_some() && refused(3, 1_999_990).is_some());
+        assert!(refused(2, 0).is_none(), "for less, there may be room sooner");
+        assert!(refused(3, 2_000_000).is_none() && refused(1, 0).is_none());
+    }
+
+    #[test]
     fn what_is_answered_is_what_the_bucket_gained_since() {
         let (denied, limit, now) = (Denied::new(), slow(), Instant::now());
         let charge = [Charge { limit: &limit, key: key("a"), cost: MICRO, terms: Terms::Take }];
@@ -174,7 +199,7 @@ mod tests {
     #[test]
     fn a_pause_is_known_by_its_level_and_what_depends_on_another_bucket_is_not_known() {
         let (denied, now) = (Denied::new(), Instant::now());
-        let limit = Limit { bucket: Bucket { capacity: 10 * MICRO, rate: MICRO }, ..slow() };
+        let limit = Limit { kind: Bucket { capacity: 10 * MICRO, rate: MICRO }.into(), ..slow() };
         let charge = |cost, terms| [Charge { limit: &limit, key: key("a"), cost, terms }];
         let (always, if_new) = (charge(8 * MICRO, Terms::Need), charge(8 * MICRO, Terms::TakeIfNew(0)));
         denied.remember(&if_new, &told(0, 1.0), now);
@@ -187,7 +212,7 @@ mod tests {
     #[test]
     fn nothing_is_believed_for_long_and_least_what_follows_a_factor() {
         let (denied, now) = (Denied::new(), Instant::now());
-        let slow = Limit { bucket: Bucket { rate: 1, ..slow().bucket }, ..slow() };
+        let slow = Limit { kind: Bucket { capacity: 10 * MICRO, rate: 1 }.into(), ..slow() };
         let scaled = Limit { scale: ScaleName::of(["backend"]), ..slow.clone() };
         for (limit, trust) in [(&slow, TRUST), (&scaled, TRUST_SCALED)] {
             let charge = [Charge { limit, key: key("a"), cost: MICRO, terms: Terms::Take }];

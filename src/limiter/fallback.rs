@@ -6,8 +6,12 @@
 //! [charged in Redis](super::debts) when it is back.
 //! Not promised: what this replica cannot know. It has not heard of what others took since its own last answer about a
 //! bucket, which is at most (N-1)/N of the capacity; and while it is cut off alone, the others still have the whole limit.
-//! An address that brings new identities here owes nothing for them. A share smaller than one request would never admit any: there each replica may admit one request ahead, and the rate is
-//! kept.
+//! Of a window: what Redis admitted here is noted a little later than Redis did, and what others took as if it were taken now;
+//! so for up to a window's length more may count as taken than is. A refund is not noted. A charge is owed as long as it
+//! counts here, and counts in Redis from its payment on.
+//! An address that brings new identities here owes nothing for them. A share smaller than one request would never admit any:
+//! there each replica may admit one request ahead, and the rate is kept; of a window, by one that is longer in proportion,
+//! as long as no factor cuts its quota.
 //!
 //! A share is not cut out of the limit: instead a request costs N times as much of the whole, which is the same without
 //! rounding, and needs no conversion when Redis goes or comes back.
@@ -16,8 +20,8 @@ use arrayvec::ArrayVec;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::{
-    Charge, Charged, Decision, Limit, MAX_CHARGES, RETRY_AFTER, Receipt, Standing, Standings, Store, StoreError, Terms,
-    Verdict,
+    Charge, Charged, Decision, Kind, Limit, MAX_CHARGES, RETRY_AFTER, Receipt, Standing, Standings, Store, StoreError,
+    Terms, Verdict,
     debts::{Debt, Debts},
     key::Key,
     memory::Memory,
@@ -86,9 +90,9 @@ impl Fallback {
 impl Local {
     fn decide(&self, charges: &[Charge<'_>], replicas: u32) -> Result<Decision, StoreError> {
         let limits = limits(charges, replicas);
-        let Verdict { admitted, standings } =
+        let Verdict { admitted, at, standings } =
             self.memory.decide_at(&shared(charges, &limits, replicas), self.memory.now())?;
-        let own = |(standing, charge)| own(standing, share(charge, replicas));
+        let own = |(standing, charge): (_, &Charge<'_>)| own(standing, charge.limit, share(charge, replicas));
         let standings = standings.iter().zip(charges).map(own).collect();
         if !admitted {
             return Ok(Decision::Refused { standings });
@@ -96,31 +100,35 @@ impl Local {
         for charge in charges.iter().filter(|charge| charge.terms == Terms::Take) {
             self.debts.add(charge.key, Debt { limit: charge.limit.clone(), amount: charge.cost, replicas });
         }
-        Ok(Decision::Admitted { receipt: Receipt(Charged::Local { replicas }), standings })
+        Ok(Decision::Admitted { receipt: Receipt { charged: Charged::Local { replicas }, at }, standings })
     }
 
-    /// Gives back what was charged here as one of `replicas`; answers the charges that Redis has been told of meanwhile.
-    pub(super) fn refund<'a>(&self, charges: &[Charge<'a>], replicas: u32) -> ArrayVec<Charge<'a>, MAX_CHARGES> {
+    /// Gives back what was charged here at `at` as one of `replicas`; answers the charges to buckets that Redis has been told
+    /// of meanwhile. A window owes no more than is still taken here, so what is given back here is owed no more; what Redis
+    /// has been told of stays there, because Redis cannot know when it was charged.
+    pub(super) fn refund<'a>(&self, charges: &[Charge<'a>], replicas: u32, at: u64) -> ArrayVec<Charge<'a>, MAX_CHARGES> {
         let limits = limits(charges, replicas);
         // A refund of as many charges as were admitted cannot fail.
-        let _ = self.memory.refund_at(&shared(charges, &limits, replicas), self.memory.now());
-        charges.iter().filter(|charge| !self.debts.forgive(charge)).copied().collect()
+        let _ = self.memory.refund_at(&shared(charges, &limits, replicas), at, self.memory.now());
+        let buckets = charges.iter().filter(|charge| matches!(charge.limit.kind, Kind::Bucket(_)));
+        buckets.filter(|charge| !self.debts.forgive(charge)).copied().collect()
     }
 
-    /// Takes over what Redis gave back.
+    /// Takes over what Redis gave back, to buckets: when a window here noted the charge is not known.
     pub(super) fn refunded(&self, charges: &[Charge<'_>]) {
-        let _ = self.memory.refund_at(charges, self.memory.now());
+        let _ = self.memory.refund_at(charges, 0, self.memory.now());
     }
 
-    /// Takes over what Redis told of the buckets that were charged. Without room, a bucket is full when its turn comes.
-    pub(super) fn mirror(&self, charges: &[Charge<'_>], standings: &Standings) {
+    /// Takes over what Redis told of the buckets when it admitted `charges` or refused them. Without room, a bucket is full
+    /// when its turn comes.
+    pub(super) fn mirror(&self, charges: &[Charge<'_>], admitted: bool, standings: &Standings) {
         // A bucket that is full is not written: it might be new, and a bucket that is held is not.
         let charged = |(charge, standing): &(Charge<'_>, Standing)| {
-            charge.terms == Terms::Take && standing.tokens < charge.limit.bucket.capacity
+            charge.terms == Terms::Take && charge.limit.taken(standing, charge.cost) > 0
         };
         let told = charges.iter().copied().zip(standings.iter().copied()).filter(charged);
         let (charges, standings): (ArrayVec<_, MAX_CHARGES>, Standings) = told.unzip();
-        let _ = self.memory.mirror_at(&charges, &standings, self.memory.now());
+        let _ = self.memory.mirror_at(&charges, admitted, &standings, self.memory.now());
     }
 
     /// Takes over a factor that was published.
@@ -141,9 +149,8 @@ impl Local {
     /// Removes what a bucket owes, to be paid. What it has regained since it no longer owes.
     pub(super) fn take_debt(&self, key: Key) -> Option<Debt> {
         let Debt { limit, amount, replicas } = self.debts.take(key)?;
-        let tokens = self.memory.tokens_at(&Charge { limit: &limit, key, cost: 0, terms: Terms::Take }, self.memory.now());
-        let missing = limit.bucket.capacity.saturating_sub(tokens).div_ceil(u64::from(replicas));
-        let amount = amount.min(missing);
+        let taken = self.memory.taken_at(&limit, key, self.memory.now());
+        let amount = amount.min(taken.div_ceil(u64::from(replicas)));
         (amount > 0).then_some(Debt { limit, amount, replicas })
     }
 }
@@ -152,7 +159,16 @@ impl Local {
 fn limits(charges: &[Charge<'_>], replicas: u32) -> ArrayVec<Limit, MAX_CHARGES> {
     let limit = |charge: &Charge<'_>| {
         let mut limit = charge.limit.clone();
-        limit.bucket.capacity = limit.bucket.capacity.max(cost(charge, replicas));
+        let cost = cost(charge, replicas);
+        match &mut limit.kind {
+            Kind::Bucket(bucket) => bucket.capacity = bucket.capacity.max(cost),
+            // The rate is kept: a quota of so many times as much counts for so many times as long.
+            Kind::Window(window) if window.quota < cost => {
+                window.length = window.length.saturating_mul(cost.div_ceil(window.quota.max(1)));
+                window.quota = cost;
+            }
+            Kind::Window(_) => {}
+        }
         limit
     };
     charges.iter().map(limit).collect()
@@ -173,10 +189,13 @@ fn share(charge: &Charge<'_>, replicas: u32) -> u32 {
     if charge.terms == Terms::Need { 1 } else { replicas }
 }
 
-/// What a standing of the whole means for one of `replicas`: so much is its own, and refills so fast.
-fn own(standing: &Standing, replicas: u32) -> Standing {
-    let factor = Factor::new(f64::from(standing.factor.millionths() / replicas) / 1e6).unwrap_or(standing.factor);
-    Standing { tokens: standing.tokens / u64::from(replicas), factor }
+/// What a standing of the whole means for one of `replicas`: so much is its own, and a bucket refills so fast.
+fn own(standing: &Standing, limit: &Limit, replicas: u32) -> Standing {
+    let factor = match limit.kind {
+        Kind::Bucket(_) => Factor::new(f64::from(standing.factor.millionths() / replicas) / 1e6),
+        Kind::Window(_) => None,
+    };
+    Standing { tokens: standing.tokens / u64::from(replicas), factor: factor.unwrap_or(standing.factor), ..*standing }
 }
 
 #[cfg(test)]

@@ -4,10 +4,11 @@
 //! [failure policy](super::fallback). One task counts the replicas, pays debts, and takes note of every change between
 //! Redis and the policy.
 //!
-//! Promised for one limit, with E what was admitted beyond capacity + rate × time over any stretch of time: E is 0 as long
+//! Promised for one limit, with E what was admitted beyond capacity + rate × time over any stretch of time, or beyond the quota
+//! in any one window: E is 0 as long
 //! as Redis decides, and through an outage for a client that stays with one replica. Where all replicas lose Redis at
 //! about the same time and clients move between them, E is at most two capacities, whatever becomes of Redis: what it, the
-//! shares together, and it again may admit is each within the limit.
+//! shares together, and it again may admit is each within the limit. (Two quotas, of a window.)
 //! Not promised: the same while some replicas reach Redis and some do not: each of those adds its share of the rate, and
 //! charges it later.
 
@@ -128,12 +129,12 @@ impl Fleet {
             return Ok(Decision::Refused { standings });
         }
         match self.ask(charges).await {
-            Ok(Verdict { admitted, standings }) => {
+            Ok(Verdict { admitted, at, standings }) => {
                 if let Some(local) = self.fallback.local() {
-                    local.mirror(charges, &standings);
+                    local.mirror(charges, admitted, &standings);
                 }
                 if admitted {
-                    return Ok(Decision::Admitted { receipt: Receipt(Charged::Redis), standings });
+                    return Ok(Decision::Admitted { receipt: Receipt { charged: Charged::Redis, at }, standings });
                 }
                 self.denied.remember(charges, &standings, asked);
                 Ok(Decision::Refused { standings })
@@ -146,15 +147,16 @@ impl Fleet {
         }
     }
 
-    pub(super) async fn refund(&self, charged: Charged, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+    pub(super) async fn refund(&self, receipt: &Receipt, charges: &[Charge<'_>]) -> Result<(), StoreError> {
         self.denied.forget(charges);
-        match (charged, self.fallback.local()) {
+        match (receipt.charged, self.fallback.local()) {
             (Charged::Local { replicas }, Some(local)) => {
-                let paid = local.refund(charges, replicas);
-                self.redis.refund(&paid).await
+                let paid = local.refund(charges, replicas, receipt.at);
+                // Only buckets are among them, and those do not ask when.
+                self.redis.refund(&paid, 0).await
             }
             (_, local) => {
-                self.redis.refund(charges).await?;
+                self.redis.refund(charges, receipt.at).await?;
                 if let Some(local) = local {
                     local.refunded(charges);
                 }

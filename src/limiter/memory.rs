@@ -1,4 +1,4 @@
-//! Buckets in this process: the embedded store, and the local fall-back.
+//! Buckets and windows, both called buckets here, in this process: the embedded store, and the local fall-back.
 //!
 //! Promised: at most [`max_buckets`](crate::config::Store::max_buckets) buckets; all or nothing across the limits of one
 //! decision; a bucket is forgotten only once it is certainly full again, so that forgetting gives nobody a token.
@@ -21,14 +21,17 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
 
 use super::{
-    Charge, Limit, MAX_CHARGES, Standing, Standings, Store, StoreError, Terms, Verdict,
-    bucket::{Level, MICRO},
+    Charge, Kind, Limit, MAX_CHARGES, Standing, Standings, Store, StoreError, Terms, Verdict,
+    bucket::MICRO,
     key::{FirstWord, Key},
-    scale::{ScaleName, Timeline, real_wait},
+    scale::{ScaleName, Timeline},
 };
 use crate::config::Factor;
 
 mod pause;
+mod state;
+
+use state::{Movement, Pace, State};
 
 /// The most shards: more than cores that would contend for one.
 const SHARDS_MAX: usize = 64;
@@ -63,7 +66,7 @@ struct Shard {
 
 /// A bucket that has been charged.
 struct Entry {
-    level: Level,
+    state: State,
     /// The time at which it is full at the latest, and may be forgotten.
     full_at: u64,
 }
@@ -77,8 +80,8 @@ struct Settled {
     place: usize,
     /// Whether it is held already.
     known: bool,
-    level: Level,
-    factor: Factor,
+    standing: Standing,
+    pace: Pace,
     /// Whether the terms ask for the cost.
     asked: bool,
     /// Whether an admission takes the cost.
@@ -110,36 +113,34 @@ impl Memory {
         let mut locked = self.lock_all(charges)?;
         let settled = self.settle(&locked, charges, now);
         let standing = |(bucket, charge): (&Settled, &Charge<'_>)| {
-            let tokens = if bucket.asked { bucket.level.tokens } else { charge.limit.bucket.capacity };
-            Standing { tokens, factor: bucket.factor }
+            if bucket.asked { bucket.standing } else { charge.limit.untouched(bucket.pace.factor) }
         };
         let mut standings: Standings = settled.iter().zip(charges).map(standing).collect();
         let admitted =
-            settled.iter().zip(charges).all(|(bucket, charge)| !bucket.asked || bucket.level.tokens >= charge.cost);
+            settled.iter().zip(charges).all(|(bucket, charge)| !bucket.asked || bucket.standing.tokens >= charge.cost);
         if admitted {
             self.make_room(&mut locked, &settled, now)?;
             for ((bucket, charge), standing) in settled.iter().zip(charges).zip(&mut standings) {
                 if bucket.written {
-                    let level = Level { tokens: bucket.level.tokens - charge.cost, at: bucket.level.at };
-                    self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+                    self.write(&mut locked[bucket.place].1, charge, bucket, Movement::Take(charge.cost));
                     if charge.terms == Terms::Take {
-                        standing.tokens = level.tokens;
+                        *standing = charge.limit.charged(*standing, charge.cost).unwrap_or(*standing);
                     }
                 }
             }
         }
-        Ok(Verdict { admitted, standings })
+        Ok(Verdict { admitted, at: if admitted { now } else { 0 }, standings })
     }
 
     /// [`Store::refund`] at a given time.
-    pub fn refund_at(&self, charges: &[Charge<'_>], now: u64) -> Result<(), StoreError> {
+    pub fn refund_at(&self, charges: &[Charge<'_>], at: u64, now: u64) -> Result<(), StoreError> {
         let mut locked = self.lock_all(charges)?;
         let settled = self.settle(&locked, charges, now);
         for (bucket, charge) in settled.iter().zip(charges) {
             // A bucket that was forgotten is full.
             if bucket.known {
-                let level = charge.limit.bucket.refund(bucket.level, charge.cost);
-                self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+                let movement = Movement::Give { cost: charge.cost, at };
+                self.write(&mut locked[bucket.place].1, charge, bucket, movement);
             }
         }
         Ok(())
@@ -155,12 +156,20 @@ impl Memory {
         });
     }
 
-    /// Takes over what the store told of buckets, and the factors it goes by. Answers may come in another order than they
-    /// were given, so of two levels the lower counts. Where there is no room, nothing is taken over.
-    pub(super) fn mirror_at(&self, charges: &[Charge<'_>], standings: &Standings, now: u64) -> Result<(), StoreError> {
+    /// Takes over what the store told of buckets when it admitted `charges` or refused them, and the factors it goes by.
+    /// Answers may come in another order than they were given, so of two levels the lower counts. A window's own charges are
+    /// noted one by one, each later than the store did; so, where answers come out of order, more may count as taken than is,
+    /// by as many charges as were overtaken. Where there is no room, nothing is taken over.
+    pub(super) fn mirror_at(
+        &self,
+        charges: &[Charge<'_>],
+        admitted: bool,
+        standings: &Standings,
+        now: u64,
+    ) -> Result<(), StoreError> {
         for (charge, standing) in charges.iter().zip(standings) {
             if let Some(scale) = &charge.limit.scale
-                && self.scaled(charge.limit, now).1 != standing.factor
+                && self.pace(charge.limit, now).factor != standing.factor
             {
                 self.publish_at(scale, standing.factor, now);
             }
@@ -169,17 +178,20 @@ impl Memory {
         let settled = self.settle(&locked, charges, now);
         self.make_room(&mut locked, &settled, now)?;
         for ((bucket, charge), standing) in settled.iter().zip(charges).zip(standings) {
-            let level = Level { tokens: bucket.level.tokens.min(standing.tokens), at: bucket.level.at };
-            self.write(&mut locked[bucket.place].1, charge, level, bucket.factor, now);
+            let limit = charge.limit;
+            let known = locked[bucket.place].1.buckets.get(&charge.key);
+            let known = known.map_or(0, |entry| entry.state.taken(limit, bucket.pace));
+            let told = limit.taken(standing, charge.cost).saturating_sub(known);
+            let own = if admitted && matches!(limit.kind, Kind::Window(_)) { charge.cost } else { 0 };
+            self.write(&mut locked[bucket.place].1, charge, bucket, Movement::Take(told.max(own)));
         }
         Ok(())
     }
 
-    /// What a bucket holds at a given time, in micro-tokens.
-    pub(super) fn tokens_at(&self, charge: &Charge<'_>, now: u64) -> u64 {
-        let charges = std::slice::from_ref(charge);
-        let settled = self.lock_all(charges).map(|locked| self.settle(&locked, charges, now));
-        settled.ok().and_then(|settled| Some(settled.first()?.level.tokens)).unwrap_or(charge.limit.bucket.capacity)
+    /// What is taken from a bucket at a given time, in micro-tokens.
+    pub(super) fn taken_at(&self, limit: &Limit, key: Key, now: u64) -> u64 {
+        let shard = lock(&self.shards[self.shard_of(key)]);
+        shard.buckets.get(&key).map_or(0, |entry| entry.state.taken(limit, self.pace(limit, now)))
     }
 
     /// The time by its own clock.
@@ -208,13 +220,13 @@ impl Memory {
 
     fn settle(&self, locked: &Locked<'_>, charges: &[Charge<'_>], now: u64) -> ArrayVec<Settled, MAX_CHARGES> {
         let settle = |charge: &Charge<'_>| {
-            let (now, factor) = self.scaled(charge.limit, now);
+            let pace = self.pace(charge.limit, now);
             let shard = self.shard_of(charge.key);
             let place = locked.iter().position(|&(place, _)| place == shard).unwrap_or_default();
             let entry = locked[place].1.buckets.get(&charge.key);
-            let bucket = charge.limit.bucket;
-            let level = entry.map_or_else(|| bucket.full(now), |entry| bucket.settle(entry.level, now));
-            Settled { place, known: entry.is_some(), level, factor, asked: true, written: charge.terms != Terms::Need }
+            let state = entry.map(|entry| &entry.state).filter(|state| state.is_of(charge.limit));
+            let standing = State::standing(state, charge.limit, pace, charge.cost);
+            Settled { place, known: state.is_some(), standing, pace, asked: true, written: charge.terms != Terms::Need }
         };
         let mut settled: ArrayVec<_, MAX_CHARGES> = charges.iter().map(settle).collect();
         for (place, charge) in charges.iter().enumerate() {
@@ -227,9 +239,10 @@ impl Memory {
     }
 
     /// The time and the factor a limit goes by.
-    fn scaled(&self, limit: &Limit, now: u64) -> (u64, Factor) {
+    fn pace(&self, limit: &Limit, now: u64) -> Pace {
         let timeline = limit.scale.as_ref().and_then(|scale| self.timelines.load().get(scale).copied());
-        timeline.map_or((now, Factor::ONE), |timeline| (timeline.scaled(now), timeline.factor))
+        let timeline = timeline.unwrap_or(Timeline::REAL);
+        Pace { now, clock: timeline.scaled(now), factor: timeline.factor }
     }
 
     /// Makes sure that every bucket of the decision has a place, before any is written.
@@ -246,13 +259,12 @@ impl Memory {
         Ok(())
     }
 
-    fn write(&self, shard: &mut Shard, charge: &Charge<'_>, level: Level, factor: Factor, now: u64) {
-        let Limit { bucket, slowest, .. } = charge.limit;
-        let fill = real_wait(bucket.wait(level.tokens, bucket.capacity), factor.min(*slowest));
-        let entry = Entry { level, full_at: now.saturating_add(fill) };
-        if shard.buckets.insert(charge.key, entry).is_none() {
+    fn write(&self, shard: &mut Shard, charge: &Charge<'_>, bucket: &Settled, movement: Movement) {
+        let entry = shard.buckets.entry(charge.key).or_insert_with(|| {
             self.held.inc();
-        }
+            Entry { state: State::new(charge.limit, bucket.pace), full_at: 0 }
+        });
+        entry.full_at = entry.state.apply(charge.limit, bucket.pace, movement);
     }
 }
 
@@ -261,8 +273,8 @@ impl Store for Memory {
         self.decide_at(charges, self.now())
     }
 
-    async fn refund(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
-        self.refund_at(charges, self.now())
+    async fn refund(&self, charges: &[Charge<'_>], at: u64) -> Result<(), StoreError> {
+        self.refund_at(charges, at, self.now())
     }
 
     async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {

@@ -150,7 +150,7 @@ impl Redis {
 impl Store for Redis {
     async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
         let Some(first) = charges.first() else {
-            return Ok(Verdict { admitted: true, standings: Standings::new() });
+            return Ok(Verdict { admitted: true, at: 0, standings: Standings::new() });
         };
         bounded(charges)?;
         let group = self.group(first.key);
@@ -161,9 +161,9 @@ impl Store for Redis {
         self.links.call(group, &call, |reply| script::verdict(reply, charges)).await
     }
 
-    async fn refund(&self, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+    async fn refund(&self, charges: &[Charge<'_>], at: u64) -> Result<(), StoreError> {
         bounded(charges)?;
-        self.move_across(Flow::Give, charges).await
+        self.move_across(Flow::Give(at), charges).await
     }
 
     async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {

@@ -10,7 +10,10 @@ use cxgate::config::{Cors, Rate};
 use hyper::Response;
 use tokio::process::Command;
 
-use crate::support::{stub_upstream::StubUpstream, test_gate::TestGate};
+use crate::support::{
+    stub_upstream::StubUpstream,
+    test_gate::{TestGate, bucket_of},
+};
 
 /// The page: asks twice with a field that makes the browser ask first, and writes down what it could read.
 const PAGE: &str = r#"<!doctype html><title>guest</title><pre id="seen">nothing</pre><script>
@@ -59,8 +62,8 @@ async fn fetch_from_a_foreign_origin_reads_the_refusal_and_its_preflight_costs_n
     })
     .await;
     let gate = TestGate::start(upstream.address, |config| {
-        config.routes[0].limits[0].limit.token_bucket.capacity = 1;
-        config.routes[0].limits[0].limit.token_bucket.refill_per_second = Rate::per_second(0.01).unwrap();
+        bucket_of(config).capacity = 1;
+        bucket_of(config).refill_per_second = Rate::per_second(0.01).unwrap();
         let origins = vec![format!("http://{}", site.address)];
         config.routes[0].cors = Some(Cors { origins, credentials: true, max_age: Duration::from_secs(1) });
     });

@@ -6,7 +6,7 @@ use hyper::{Method, Response};
 use crate::support::{
     http::{Answer, get, get_as, send},
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
 };
 
 const CHAT: &str = "/api/v2/engage/webchat";
@@ -18,8 +18,8 @@ const EXPOSED: &str =
 async fn gate() -> (StubUpstream, TestGate) {
     let upstream = StubUpstream::start().await;
     let gate = TestGate::start(upstream.address, |config| {
-        config.routes[0].limits[0].limit.token_bucket.capacity = 1;
-        config.routes[0].limits[0].limit.token_bucket.refill_per_second = cxgate::config::Rate::per_second(0.01).unwrap();
+        bucket_of(config).capacity = 1;
+        bucket_of(config).refill_per_second = cxgate::config::Rate::per_second(0.01).unwrap();
         let max_age = std::time::Duration::from_mins(10);
         config.routes[0].cors = Some(Cors { origins: vec![PAGE.to_owned()], credentials: true, max_age });
     });

@@ -11,7 +11,7 @@ use crate::support::{
     http::{get, get_as},
     soon,
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
     token_server::{TokenServer, with_credentials},
 };
 
@@ -63,8 +63,7 @@ async fn what_was_not_used_is_given_back_by_status() {
             if let Some(refund_on) = refund_on.clone() {
                 config.routes[0].refund_on = refund_on;
             }
-            config.routes[0].limits[0].limit.token_bucket.refill_per_second =
-                cxgate::config::Rate::per_second(1e-6).unwrap();
+            bucket_of(config).refill_per_second = cxgate::config::Rate::per_second(1e-6).unwrap();
         });
         let failed = get_as(gate.proxy, &format!("{PATH}/fail"), "a").await;
         assert_eq!(failed.status, status);

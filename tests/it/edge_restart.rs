@@ -28,7 +28,7 @@ use crate::support::{
     raw_client::RawClient,
     soon,
     stub_upstream::StubUpstream,
-    test_gate::origin,
+    test_gate::{bucket_of, origin},
     until,
 };
 
@@ -57,7 +57,7 @@ impl Generation {
         config.admin.address = "127.0.0.1:0".parse().unwrap();
         config.upstreams.get_mut("cxone").unwrap().url = origin(upstream);
         let rate = Rate::per_second(1_000_000.0).unwrap();
-        config.routes[0].limits[0].limit.token_bucket = TokenBucket { capacity: 1_000_000, refill_per_second: rate };
+        *bucket_of(&mut config) = TokenBucket { capacity: 1_000_000, refill_per_second: rate };
         let app = App::bind(config).unwrap();
         let shutdown = Shutdown::default();
         let (proxy, admin) = (app.proxy_address(), app.admin_address());

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use cxgate::config::{ClientCertificates, IdentitySource, Trusted, WebSocket};
+use cxgate::config::{ClientCertificates, IdentitySource, LimitKind, Trusted, WebSocket};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::{
@@ -14,7 +14,7 @@ use crate::support::{
     certificates::{Authority, certificate, shown_by},
     http2, soon,
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
     until,
     websocket::{TEXT, echoing, masked, request},
 };
@@ -130,7 +130,7 @@ async fn a_certificate_can_be_an_identity_and_a_proof() {
     let gate = TestGate::start(upstream.address, |config| {
         config.listen.tls = Some(tls);
         config.identity.sources.insert(0, IdentitySource::Certificate);
-        config.routes[0].limits[0].limit.token_bucket.capacity = 2;
+        bucket_of(config).capacity = 2;
         let named = |client: &str| Trusted {
             client: client.to_owned(),
             networks: Vec::new(),
@@ -169,7 +169,7 @@ async fn a_websocket_over_tls_is_held_to_its_limits_like_any_other() {
     let gate = TestGate::start(upstream.address(), |config| {
         config.listen.tls = Some(tls);
         let route = &mut config.routes[0];
-        let messages = route.limits[0].limit.token_bucket;
+        let LimitKind::TokenBucket(messages) = route.limits[0].limit.kind else { panic!("a bucket") };
         let (max_pause, idle_timeout) = (Duration::from_secs(1), Duration::from_secs(20));
         route.websocket =
             Some(WebSocket { sockets: 1, messages, costs: BTreeMap::new(), max_pause, idle_timeout, exact: true });

@@ -40,7 +40,7 @@ async fn redis_on(cluster: &Cluster, deadline: Duration) -> Redis {
 
 /// So many tokens, and practically none to come.
 fn limit(tokens: u64) -> Limit {
-    Limit { bucket: Bucket { capacity: tokens * MICRO, rate: 1 }, scale: None, slowest: Factor::ONE }
+    Limit { kind: Bucket { capacity: tokens * MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE }
 }
 
 fn key(limit: &str, first: &str) -> Key {
@@ -115,8 +115,8 @@ async fn limits_in_any_slots_are_charged_together_or_not_at_all(redis: &Redis) {
         };
         let charges: Vec<_> = places.iter().map(charge).collect();
         if step % 3 == 0 {
-            redis.refund(&charges).await.unwrap();
-            memory.refund(&charges).await.unwrap();
+            redis.refund(&charges, 0).await.unwrap();
+            memory.refund(&charges, 0).await.unwrap();
             continue;
         }
         let (ours, theirs) = (redis.decide(&charges).await.unwrap(), memory.decide(&charges).await.unwrap());

@@ -27,7 +27,7 @@ use crate::support::{
 /// Ten tokens and two a second, as a guest has.
 fn guest() -> Limit {
     Limit {
-        bucket: Bucket { capacity: tokens(10), rate: tokens(2) },
+        kind: Bucket { capacity: tokens(10), rate: tokens(2) }.into(),
         scale: ScaleName::of(["backend"]),
         slowest: Factor::new(0.05).unwrap(),
     }
@@ -82,13 +82,14 @@ async fn it_refuses_what_redis_would_refuse_and_no_longer() {
     let server = RedisServer::start();
     let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
     rig.until(true).await;
-    let limit = Limit { bucket: Bucket { capacity: MICRO, rate: tokens(4) }, ..guest() };
+    let limit = Limit { kind: Bucket { capacity: MICRO, rate: tokens(4) }.into(), ..guest() };
     let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
     assert_eq!(asked(&rig, &charge).await, None);
     for _ in 0..5 {
         // A busy machine may have let a whole token come back.
         let Some(told) = asked(&rig, &charge).await else { continue };
-        let (begin, wait) = (Instant::now(), Duration::from_micros(limit.bucket.wait(told, MICRO)));
+        let (begin, wait) =
+            (Instant::now(), Duration::from_micros(Bucket { capacity: MICRO, rate: tokens(4) }.wait(told, MICRO)));
         while let Some(left) = asked(&rig, &charge).await {
             assert!(left < MICRO, "{left} would have been enough");
             tokio::task::yield_now().await;
@@ -104,7 +105,7 @@ async fn a_refund_and_a_factor_are_heeded_at_once() {
     let server = RedisServer::start();
     let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
     rig.until(true).await;
-    let limit = Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, ..guest() };
+    let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), ..guest() };
     let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
     let Decision::Admitted { receipt, .. } = rig.limiter.decide(&charge).await else { panic!("admitted") };
     assert!(asked(&rig, &charge).await.is_some() && asked(&rig, &charge).await.is_some());
@@ -125,8 +126,8 @@ async fn one_drained_limit_refuses_for_all_and_charges_none() {
     let server = RedisServer::start();
     let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
     rig.until(true).await;
-    let narrow = Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, ..guest() };
-    let wide = Limit { bucket: Bucket { capacity: tokens(10), rate: 1 }, ..guest() };
+    let narrow = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), ..guest() };
+    let wide = Limit { kind: Bucket { capacity: tokens(10), rate: 1 }.into(), ..guest() };
     let charge = |limit, name| Charge { limit, key: key(name), cost: MICRO, terms: Terms::Take };
     let both = [charge(&wide, "wide"), charge(&narrow, "narrow")];
     assert_eq!(asked(&rig, &both).await, None);

@@ -37,7 +37,7 @@ async fn three_replicas_and_96_callers_of_one_key_never_exceed_its_limit() {
         let (limiter, oracle) = (Arc::clone(&rigs[caller % rigs.len()].limiter), oracle.clone());
         callers.spawn(async move {
             let bucket = Bucket { capacity: tokens(50), rate: tokens(100) };
-            let limit = Limit { bucket, scale: None, slowest: Factor::ONE };
+            let limit = Limit { kind: bucket.into(), scale: None, slowest: Factor::ONE };
             loop {
                 let sent = Instant::now();
                 if sent > end {

@@ -82,7 +82,7 @@ impl Patient {
 
 /// Asks in the name of a client until `over`.
 async fn keep_asking(limiter: Arc<Limiter>, client: usize, over: Arc<AtomicBool>) -> Seen {
-    let limit = Limit { bucket: Bucket { capacity: tokens(20), rate: tokens(50) }, scale: None, slowest: Factor::ONE };
+    let limit = Limit { kind: Bucket { capacity: tokens(20), rate: tokens(50) }.into(), scale: None, slowest: Factor::ONE };
     let key = key(&format!("client {client}"));
     let mut seen = Seen::default();
     while !over.load(Ordering::Relaxed) {

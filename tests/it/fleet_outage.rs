@@ -21,7 +21,7 @@ use crate::support::{
 
 /// So many tokens, refilled so slowly that no test sees it.
 fn limit(capacity: u64) -> Limit {
-    Limit { bucket: Bucket { capacity: tokens(capacity), rate: 1 }, scale: None, slowest: Factor::ONE }
+    Limit { kind: Bucket { capacity: tokens(capacity), rate: 1 }.into(), scale: None, slowest: Factor::ONE }
 }
 
 async fn ask(rig: &Rig, limit: &Limit, client: &str) -> Decision {
@@ -153,11 +153,11 @@ async fn a_debt_takes_no_more_than_there_is() {
     let load = redis::cmd("SCRIPT").arg("LOAD").arg(Script::Charge.source()).query_async(&mut redis).await;
     let (digest, keys, limit): (String, _, _) = (load.unwrap(), KeySpace::new("test"), limit(10));
     // What to do with how much → what the bucket held before.
-    let table = [(Flow::Take, 7, 10), (Flow::Pay, 2, 3), (Flow::Pay, 9, 1), (Flow::Pay, 1, 0), (Flow::Give, 4, 0)];
+    let table = [(Flow::Take, 7, 10), (Flow::Pay, 2, 3), (Flow::Pay, 9, 1), (Flow::Pay, 1, 0), (Flow::Give(0), 4, 0)];
     for (flow, amount, held) in table {
         let charge = Charge { limit: &limit, key: key("client"), cost: tokens(amount), terms: Terms::Take };
         let reply: Vec<u64> = keys.charge(&digest, flow, &[charge]).query_async(&mut redis).await.unwrap();
         // The refill of a second is a micro-token.
-        assert_eq!((reply[0], reply[1] / MICRO), (1, held), "{flow:?} {amount}");
+        assert_eq!((reply[0] > 0, reply[1] / MICRO), (true, held), "{flow:?} {amount}");
     }
 }

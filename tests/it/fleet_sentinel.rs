@@ -17,7 +17,7 @@ use crate::support::{
 
 /// Asks for a token of a bucket that nobody has asked of before, and says whether the second server has charged it.
 async fn is_decided_by_the_replica(rig: &Rig, trio: &Trio, number: u32) -> bool {
-    let limit = Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, scale: None, slowest: Factor::ONE };
+    let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
     let key = key(&number.to_string());
     let decision = rig.limiter.decide(&[Charge { limit: &limit, key, cost: MICRO, terms: Terms::Take }]).await;
     let mut client = trio.servers[1].client().await;

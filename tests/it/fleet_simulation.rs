@@ -43,7 +43,7 @@ const STEP_MAX_MS: u64 = 200;
 /// Asks in the name of a client, without ever resting long, until `over`.
 async fn keep_asking(limiter: Arc<Limiter>, client: String, oracle: Oracle, over: Arc<AtomicBool>) {
     let bucket = Bucket { capacity: tokens(CAPACITY), rate: tokens(RATE) };
-    let limit = Limit { bucket, scale: None, slowest: Factor::ONE };
+    let limit = Limit { kind: bucket.into(), scale: None, slowest: Factor::ONE };
     while !over.load(Ordering::Relaxed) {
         let sent = Instant::now();
         match limiter.decide(&[Charge { limit: &limit, key: key(&client), cost: MICRO, terms: Terms::Take }]).await {

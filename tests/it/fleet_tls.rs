@@ -74,7 +74,7 @@ async fn redis_decides_behind_tls_for_a_user_who_may_do_no_more_than_that() {
     let secured = Secured::start();
     let rig = Rig::over(&secured.store("gate:p%40ss", "localhost"));
     rig.until(true).await;
-    let limit = Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, scale: None, slowest: Factor::ONE };
+    let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
     let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
     assert!(matches!(rig.limiter.decide(&charge).await, Decision::Admitted { .. }));
     assert!(matches!(rig.limiter.decide(&charge).await, Decision::Refused { .. }));

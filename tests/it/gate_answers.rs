@@ -5,7 +5,7 @@ use hyper::{Method, Response, StatusCode};
 use crate::support::{
     http::{get, get_as, send},
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
 };
 
 const CHAT: &str = "/api/v2/engage/webchat";
@@ -29,7 +29,7 @@ async fn an_admitted_request_says_what_is_left() {
 async fn a_refusal_says_when_to_come_back_and_does_not_reach_the_upstream() {
     let upstream = StubUpstream::start().await;
     let gate = TestGate::start(upstream.address, |config| {
-        let bucket = &mut config.routes[0].limits[0].limit.token_bucket;
+        let bucket = bucket_of(config);
         bucket.refill_per_second = cxgate::config::Rate::per_second(0.1).unwrap();
     });
     for _ in 0..10 {
@@ -123,7 +123,7 @@ async fn a_429_of_the_upstream_passes_as_it_came_and_costs_nothing() {
     })
     .await;
     let gate = TestGate::start(upstream.address, |config| {
-        let bucket = &mut config.routes[0].limits[0].limit.token_bucket;
+        let bucket = bucket_of(config);
         bucket.refill_per_second = cxgate::config::Rate::per_second(0.000_001).unwrap();
     });
     assert_eq!(get_as(gate.proxy, CHAT, "alice").await.header("x-ratelimit-remaining"), "9");

@@ -11,20 +11,19 @@ use crate::support::{
     http::{get, get_as, get_from},
     redis_server::RedisServer,
     stub_upstream::StubUpstream,
-    test_gate::{TestGate, origin},
+    test_gate::{TestGate, bucket_of, origin},
     until,
 };
 
 const CHAT: &str = "/api/v2/engage/webchat";
 
 fn set_bucket(config: &mut Config, capacity: u32, rate: f64) {
-    config.routes[0].limits[0].limit.token_bucket =
-        TokenBucket { capacity, refill_per_second: Rate::per_second(rate).unwrap() };
+    *bucket_of(config) = TokenBucket { capacity, refill_per_second: Rate::per_second(rate).unwrap() };
 }
 
 fn limit(name: &str, per: Vec<Dimension>, capacity: u32, cost: u32) -> RouteLimit {
-    let token_bucket = TokenBucket { capacity, refill_per_second: Rate::per_second(0.000_001).unwrap() };
-    RouteLimit { shared: false, limit: Limit { name: name.into(), per, token_bucket, scale_by: Vec::new() }, cost }
+    let bucket = TokenBucket { capacity, refill_per_second: Rate::per_second(0.000_001).unwrap() };
+    RouteLimit { shared: false, limit: Limit { name: name.into(), per, kind: bucket.into(), scale_by: Vec::new() }, cost }
 }
 
 /// Sends 60 requests of one client at once; how many passed, and within how many seconds all were decided.

@@ -9,7 +9,7 @@ use crate::support::{
     http::{Answer, get, get_as},
     redis_server::RedisServer,
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
 };
 
 const CHAT: &str = "/api/v2/engage/webchat";
@@ -21,7 +21,7 @@ async fn gate(upstream: &StubUpstream, redis: &RedisServer, on_failure: OnFailur
     TestGate::on_redis(upstream.address, redis, |config| {
         config.store.on_failure = on_failure;
         config.store.deadline = Duration::from_millis(50);
-        config.routes[0].limits[0].limit.token_bucket.refill_per_second = Rate::per_second(0.001).unwrap();
+        bucket_of(config).refill_per_second = Rate::per_second(0.001).unwrap();
     })
     .await
 }

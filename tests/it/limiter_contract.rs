@@ -3,19 +3,16 @@
 //!
 //! The scripts read Redis' clock in one place; here that place reads the test's time instead, and nothing else is changed.
 
-use std::collections::HashMap;
-
-use arrayvec::ArrayVec;
 use cxgate::{
     config::{Factor, Secret},
     limiter::{
         Charge, Limit, Standing, Terms, Verdict,
-        bucket::{Bucket, Level, MICRO},
+        bucket::{Bucket, MICRO},
         key::{Key, KeyHasher},
         memory::Memory,
         redis::script::{self, Change, Flow, KeySpace, Script},
         retry_after_seconds,
-        scale::{ScaleName, Timeline},
+        scale::ScaleName,
     },
 };
 use prometheus_client::metrics::gauge::Gauge;
@@ -24,8 +21,12 @@ use redis::{Cmd, aio::MultiplexedConnection};
 use crate::support::redis_server::RedisServer;
 
 mod places;
+mod specification;
 mod terms;
 mod traces;
+mod windows;
+
+use specification::Specification;
 
 /// A moment of the present century, in microseconds.
 const BEGIN: u64 = 1_800_000_000_000_000;
@@ -33,16 +34,9 @@ const BEGIN: u64 = 1_800_000_000_000_000;
 /// Whoever keeps the contract.
 trait Subject {
     async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict;
-    async fn refund(&mut self, charges: &[Charge<'_>], now: u64);
+    async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64);
     async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64);
     async fn pause(&mut self, charge: &Charge<'_>, now: u64);
-}
-
-/// The pure arithmetic, and nothing else.
-#[derive(Default)]
-struct Specification {
-    levels: HashMap<Key, Level>,
-    timelines: HashMap<ScaleName, Timeline>,
 }
 
 /// The scripts in a real Redis, by the test's clock.
@@ -52,69 +46,6 @@ struct Scripted {
     keys: KeySpace,
 }
 
-// === impl Specification ===
-
-impl Specification {
-    fn settle(&self, charge: &Charge<'_>, now: u64) -> (Level, Factor) {
-        let timeline = charge.limit.scale.as_ref().and_then(|scale| self.timelines.get(scale));
-        let timeline = timeline.copied().unwrap_or(Timeline::REAL);
-        let bucket = charge.limit.bucket;
-        let now = timeline.scaled(now);
-        let level = self.levels.get(&charge.key).map_or(bucket.full(now), |&level| bucket.settle(level, now));
-        (level, timeline.factor)
-    }
-}
-
-impl Subject for Specification {
-    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
-        let settled: Vec<_> = charges.iter().map(|charge| self.settle(charge, now)).collect();
-        let asked = |charge: &Charge<'_>| match charge.terms {
-            Terms::TakeIfNew(other) => !self.levels.contains_key(&charges[other].key),
-            Terms::Take | Terms::Need => true,
-        };
-        let asked: Vec<bool> = charges.iter().map(asked).collect();
-        let mut verdict = Verdict { admitted: true, standings: ArrayVec::new() };
-        for (place, (level, factor)) in settled.iter().enumerate() {
-            verdict.admitted &= !asked[place] || charges[place].cost <= level.tokens;
-            let tokens = if asked[place] { level.tokens } else { charges[place].limit.bucket.capacity };
-            verdict.standings.push(Standing { tokens, factor: *factor });
-        }
-        for (place, charge) in charges.iter().enumerate().filter(|_| verdict.admitted) {
-            if asked[place] && charge.terms != Terms::Need {
-                let level = charge.limit.bucket.charge(settled[place].0, charge.cost).unwrap();
-                self.levels.insert(charge.key, level);
-                if charge.terms == Terms::Take {
-                    verdict.standings[place].tokens = level.tokens;
-                }
-            }
-        }
-        verdict
-    }
-
-    async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
-        for charge in charges {
-            // A bucket that was never charged is full.
-            if self.levels.contains_key(&charge.key) {
-                let (level, _) = self.settle(charge, now);
-                self.levels.insert(charge.key, charge.limit.bucket.refund(level, charge.cost));
-            }
-        }
-    }
-
-    async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
-        let timeline = self.timelines.entry(scale.clone()).or_insert(Timeline::REAL);
-        *timeline = timeline.switch(now, factor);
-    }
-
-    async fn pause(&mut self, charge: &Charge<'_>, now: u64) {
-        let (level, _) = self.settle(charge, now);
-        let most = charge.limit.bucket.capacity.saturating_sub(charge.cost);
-        if level.tokens > most {
-            self.levels.insert(charge.key, Level { tokens: most, ..level });
-        }
-    }
-}
-
 // === impl Memory ===
 
 impl Subject for Memory {
@@ -122,8 +53,8 @@ impl Subject for Memory {
         self.decide_at(charges, now).unwrap()
     }
 
-    async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
-        self.refund_at(charges, now).unwrap();
+    async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64) {
+        self.refund_at(charges, at, now).unwrap();
     }
 
     async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64) {
@@ -171,8 +102,8 @@ impl Subject for Scripted {
         script::verdict(&self.call(command, now).await, charges).unwrap()
     }
 
-    async fn refund(&mut self, charges: &[Charge<'_>], now: u64) {
-        let command = self.keys.charge(self.digest(Script::Charge), Flow::Give, charges);
+    async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64) {
+        let command = self.keys.charge(self.digest(Script::Charge), Flow::Give(at), charges);
         self.call(command, now).await;
     }
 
@@ -200,7 +131,7 @@ fn client(name: &str) -> Key {
 /// Ten tokens, two a second, down to a twentieth of that under load.
 fn guest() -> Limit {
     Limit {
-        bucket: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO },
+        kind: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO }.into(),
         scale: ScaleName::of(["backend"]),
         slowest: factor(0.05),
     }
@@ -208,7 +139,7 @@ fn guest() -> Limit {
 
 /// What a refused request asks to learn what is there without taking it.
 async fn tokens(subject: &mut impl Subject, limit: &Limit, key: Key, now: u64) -> u64 {
-    let verdict = subject.decide(&[Charge { limit, key, cost: limit.bucket.capacity + 1, terms: Terms::Take }], now).await;
+    let verdict = subject.decide(&[Charge { limit, key, cost: limit.kind.most() + 1, terms: Terms::Take }], now).await;
     assert!(!verdict.admitted);
     verdict.standings[0].tokens
 }
@@ -222,10 +153,11 @@ async fn keeps_the_contract(subject: &mut impl Subject) {
     a_clock_that_steps_back_mints_nothing(subject).await;
     a_scaled_clock_that_stepped_back_runs_on_with_the_next_publication(subject).await;
     terms::keeps_its_terms(subject).await;
+    windows::keeps_windows(subject).await;
 }
 
 async fn refusals_cost_nothing_anywhere(subject: &mut impl Subject) {
-    let (wide, narrow) = (guest(), Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, ..guest() });
+    let (wide, narrow) = (guest(), Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), ..guest() });
     let (first, second) = (client("wide"), client("narrow"));
     let both = [
         Charge { limit: &wide, key: first, cost: 3 * MICRO, terms: Terms::Take },
@@ -277,13 +209,13 @@ async fn refunds_give_back_and_no_more(subject: &mut impl Subject) {
     let limit = guest();
     let now = BEGIN + 30 * MICRO;
     let charge = [Charge { limit: &limit, key: client("refund"), cost: 4 * MICRO, terms: Terms::Take }];
-    subject.refund(&charge, now).await;
+    subject.refund(&charge, 0, now).await;
     assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 10 * MICRO);
     subject.decide(&charge, now).await;
     subject.decide(&charge, now).await;
-    subject.refund(&charge, now).await;
+    subject.refund(&charge, 0, now).await;
     assert_eq!(tokens(subject, &limit, charge[0].key, now).await, 6 * MICRO);
-    subject.refund(&charge, now + MICRO).await;
+    subject.refund(&charge, 0, now + MICRO).await;
     assert_eq!(tokens(subject, &limit, charge[0].key, now + MICRO).await, 10 * MICRO);
 }
 
@@ -334,7 +266,7 @@ async fn a_key_lives_as_long_as_its_bucket_may_need_at_the_slowest() {
     assert!((45_000..52_000).contains(&redis.lifetime_ms(charge[0].key).await));
     redis.decide(&charge, BEGIN).await;
     assert!((95_000..102_000).contains(&redis.lifetime_ms(charge[0].key).await));
-    redis.refund(&charge, BEGIN).await;
+    redis.refund(&charge, 0, BEGIN).await;
     assert!((45_000..52_000).contains(&redis.lifetime_ms(charge[0].key).await));
     // A replica that knows of a still lower factor has published it.
     redis.publish(limit.scale.as_ref().unwrap(), factor(0.025), BEGIN).await;
@@ -361,6 +293,9 @@ async fn what_is_no_bucket_is_a_full_one_and_is_replaced() {
         spoil.query_async::<i64>(&mut connection).await.ok();
         assert_eq!(redis.decide(&charge, BEGIN).await.standings[0].tokens, 9 * MICRO);
         redis.publish(limit.scale.as_ref().unwrap(), factor(0.5), BEGIN).await;
-        assert_eq!(redis.decide(&charge, BEGIN).await.standings[0], Standing { tokens: 8 * MICRO, factor: factor(0.5) });
+        assert_eq!(
+            redis.decide(&charge, BEGIN).await.standings[0],
+            Standing { tokens: 8 * MICRO, factor: factor(0.5), wait: 0 }
+        );
     }
 }

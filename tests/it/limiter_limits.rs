@@ -12,7 +12,7 @@ use std::{
 use cxgate::{
     config::{self, Factor, OnFailure},
     limiter::{
-        Charge, Decision, Limit, Limiter, Status, Terms,
+        Charge, Decision, Kind, Limit, Limiter, Status, Terms,
         bucket::{Bucket, MICRO},
         key::{Key, KeyHasher},
         redis::script::{Flow, KeySpace, Script},
@@ -36,7 +36,7 @@ const CLIENT_BYTES_MAX: u64 = 160;
 
 fn bucket(capacity: u64, rate: u64) -> Limit {
     let bucket = Bucket { capacity: capacity * MICRO, rate: rate * MICRO };
-    Limit { bucket, scale: ScaleName::of(["backend"]), slowest: Factor::new(0.05).unwrap() }
+    Limit { kind: bucket.into(), scale: ScaleName::of(["backend"]), slowest: Factor::new(0.05).unwrap() }
 }
 
 fn embedded() -> Arc<Limiter> {
@@ -81,7 +81,7 @@ async fn admits_no_more_than_the_limit(limiter: &Arc<Limiter>) {
     let (admitted, time) = flood(limiter, &once, Duration::ZERO).await;
     assert!(admitted >= 10 && within(admitted, &once, Factor::ONE, time), "{admitted} in {time:?}");
 
-    let fast = Limit { bucket: Bucket { rate: 200 * MICRO, ..once.bucket }, ..once };
+    let fast = Limit { kind: Bucket { capacity: once.kind.most(), rate: 200 * MICRO }.into(), ..once };
     let (admitted, time) = flood(limiter, &fast, Duration::from_secs(1)).await;
     assert!(admitted > 20 && within(admitted, &fast, Factor::ONE, time), "{admitted} in {time:?}");
 
@@ -93,8 +93,9 @@ async fn admits_no_more_than_the_limit(limiter: &Arc<Limiter>) {
 
 /// Whether so many requests of one token fit capacity + rate × factor × time.
 fn within(admitted: u64, limit: &Limit, factor: Factor, time: Duration) -> bool {
-    let refilled = u128::from(limit.bucket.rate) * u128::from(factor.millionths()) * time.as_micros();
-    u128::from(admitted * MICRO - limit.bucket.capacity) * u128::from(MICRO) * u128::from(MICRO) <= refilled
+    let Kind::Bucket(bucket) = limit.kind else { panic!("a bucket") };
+    let refilled = u128::from(bucket.rate) * u128::from(factor.millionths()) * time.as_micros();
+    u128::from(admitted * MICRO - limit.kind.most()) * u128::from(MICRO) * u128::from(MICRO) <= refilled
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,7 +121,7 @@ async fn a_refund_goes_to_the_store_that_charged() {
     let rig = Rig::new(&server, OnFailure::Local, PATIENCE);
     rig.until(true).await;
     for limiter in [&embedded(), &rig.limiter] {
-        let limit = Limit { bucket: Bucket { capacity: MICRO, rate: 1 }, scale: None, slowest: Factor::ONE };
+        let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
         let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
         for _ in 0..3 {
             let Decision::Admitted { receipt, .. } = limiter.decide(&charge).await else { panic!("one fits") };
@@ -145,7 +146,7 @@ async fn every_key_has_a_lifetime() {
             .filter(|_| fastrand::bool())
             .map(|(number, limit)| {
                 let key = hasher.start(&number.to_string()).part(&[fastrand::u8(0..20)]).finish();
-                Charge { limit, key, cost: fastrand::u64(1..=limit.bucket.capacity), terms: Terms::Take }
+                Charge { limit, key, cost: fastrand::u64(1..=limit.kind.most()), terms: Terms::Take }
             })
             .collect();
         match rig.limiter.decide(&charges).await {

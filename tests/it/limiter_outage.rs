@@ -23,7 +23,7 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// A million tokens, one a second.
 fn limit() -> Limit {
-    Limit { bucket: Bucket { capacity: MICRO * MICRO, rate: MICRO }, scale: None, slowest: Factor::ONE }
+    Limit { kind: Bucket { capacity: MICRO * MICRO, rate: MICRO }.into(), scale: None, slowest: Factor::ONE }
 }
 
 /// Asks for one token; the answer must come in time.
@@ -236,7 +236,7 @@ async fn each_policy_answers_in_its_own_way() {
     let mut server = RedisServer::start();
     let local = Rig::up(&server, OnFailure::Local).await;
     let allow = Rig::up(&server, OnFailure::Allow).await;
-    let two = Limit { bucket: Bucket { capacity: 2 * MICRO, rate: 1 }, ..limit() };
+    let two = Limit { kind: Bucket { capacity: 2 * MICRO, rate: 1 }.into(), ..limit() };
     for rig in [&local, &allow] {
         while is_admitted(&ask(&rig.limiter, &two, "client").await) {}
     }
@@ -293,7 +293,7 @@ async fn callers_that_went_away_get_nobody_else_into_their_place() {
 pub(crate) async fn nobody_gets_into_the_place_of_another(rig: &Rig, pause: impl AsyncFnOnce()) {
     let connects = rig.metrics.store_connects.get();
     // Each caller has a bucket of a capacity of its own, by which the verdict is told from all others.
-    let own = |number: u64| Limit { bucket: Bucket { capacity: (1000 + number) * MICRO, rate: 1 }, ..limit() };
+    let own = |number: u64| Limit { kind: Bucket { capacity: (1000 + number) * MICRO, rate: 1 }.into(), ..limit() };
 
     pause().await;
     let mut callers = JoinSet::new();

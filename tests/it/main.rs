@@ -18,6 +18,7 @@ mod data_oauth;
 mod data_retry;
 mod data_routes;
 mod data_secrets;
+mod data_windows;
 mod demo;
 mod deploy;
 mod edge_http2;

@@ -12,7 +12,7 @@ use crate::support::{
     raw_client::RawClient,
     soon,
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
 };
 
 const CHAT: &str = "/api/v2/engage/webchat";
@@ -24,7 +24,7 @@ async fn gate(proxy_protocol: bool) -> (StubUpstream, TestGate) {
         config.listen.trusted_proxies = vec!["127.0.0.1/32".parse().unwrap()];
         config.listen.proxy_protocol = proxy_protocol;
         config.listen.header_timeout = Duration::from_millis(500);
-        config.routes[0].limits[0].limit.token_bucket.capacity = 100;
+        bucket_of(config).capacity = 100;
     });
     (upstream, gate)
 }

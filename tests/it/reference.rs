@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cxgate::config::{ClientCertificates, Cooldown, Cors, Endpoint, Retry, WebSocket};
+use cxgate::config::{ClientCertificates, Cooldown, Cors, Endpoint, LimitKind, Retry, WebSocket};
 
 use crate::support::{
     certificates::Authority,
@@ -59,7 +59,7 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
         config.oauth.insert("cxone".to_owned(), oauth(upstream.address));
         config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
         let route = &mut config.routes[0];
-        let messages = route.limits[0].limit.token_bucket;
+        let LimitKind::TokenBucket(messages) = route.limits[0].limit.kind else { panic!("a bucket") };
         let (max_pause, idle_timeout) = (Duration::from_secs(1), Duration::from_secs(2));
         route.credentials = Some("cxone".to_owned());
         route.retry = Some(Retry {

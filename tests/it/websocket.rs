@@ -10,7 +10,7 @@ use crate::support::{
     raw_upstream::RawUpstream,
     redis_server::RedisServer,
     soon,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
     token_server::{TokenServer, with_credentials},
     until,
     websocket::{BINARY, CLOSE, Frame, PING, Socket, TEXT, echoing, frame, masked, open, request},
@@ -42,7 +42,7 @@ fn bucket(capacity: u32, rate: f64) -> TokenBucket {
 /// The one route with `policy`, and limits of its own that are never met.
 fn gated(policy: WebSocket) -> impl FnOnce(&mut Config) {
     move |config| {
-        config.routes[0].limits[0].limit.token_bucket = bucket(10_000, 10_000.0);
+        *bucket_of(config) = bucket(10_000, 10_000.0);
         config.routes[0].websocket = Some(policy);
     }
 }

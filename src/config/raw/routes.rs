@@ -1,21 +1,28 @@
 //! `[[routes]]`, `[[routes.limits]]` and `[limits.NAME]`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+    time::Duration,
+};
 
 use config::Value;
 use hyper::{Method, header::HeaderName};
 
 use super::{
     Reader, delivery, guests,
-    kind::{boolean, choice, integer, name, parsed, rate, reference, text},
+    kind::{boolean, choice, duration, integer, name, parsed, rate, reference, text},
 };
 use crate::config::{
-    Cooldown, Dimension, Limit, Load, OAuth, Rate, Route, RouteLimit, TokenBucket, Upstream, dimension::is_parameter,
-    url::parse_host,
+    Cooldown, Dimension, Limit, LimitKind, Load, OAuth, Rate, Route, RouteLimit, SlidingWindow, TokenBucket, Upstream,
+    dimension::is_parameter, url::parse_host,
 };
 
-/// The most tokens a bucket can hold.
+/// The most tokens a bucket can hold, or a window admit.
 pub(super) const MAX_CAPACITY: u32 = 1_000_000;
+
+/// Length of a sliding window: from what clocks can tell apart with ease to what a quota a day needs.
+const WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 
 const COOLDOWNS: [(&str, Cooldown); 3] = [("off", Cooldown::Off), ("client", Cooldown::Client), ("route", Cooldown::Route)];
 
@@ -53,10 +60,10 @@ fn route_limit(table: &mut Reader<'_, '_>, load: &BTreeMap<String, Load>, limits
         return RouteLimit { shared: false, limit: limit(table, name, load), cost };
     }
     let name = table.required("use", String::new(), reference("limits", limits));
-    for key in ["name", "per", "token_bucket", "scale_by"] {
+    for key in ["name", "per", "token_bucket", "sliding_window", "scale_by"] {
         table.refuse(key, "expected in the table that `use` names, not beside `use`");
     }
-    let unknown = Limit { name: name.clone(), per: Vec::new(), token_bucket: unlimited(), scale_by: Vec::new() };
+    let unknown = Limit { name: name.clone(), per: Vec::new(), kind: unlimited().into(), scale_by: Vec::new() };
     RouteLimit { shared: true, limit: limits.get(&name).cloned().unwrap_or(unknown), cost }
 }
 
@@ -65,8 +72,24 @@ pub(super) fn limit(table: &mut Reader<'_, '_>, name: String, load: &BTreeMap<St
     Limit {
         name,
         per: table.filled_list("per", &Dimension::Route, parsed(dimension, Dimension::parse)),
-        token_bucket: table.table("token_bucket", token_bucket),
+        kind: kind(table),
         scale_by: table.list("scale_by", Vec::new(), reference("load", load)),
+    }
+}
+
+/// The one of the kinds that is there.
+fn kind(table: &mut Reader<'_, '_>) -> LimitKind {
+    let Some(window) = table.optional_table("sliding_window", sliding_window) else {
+        return table.table("token_bucket", token_bucket).into();
+    };
+    table.refuse("token_bucket", "expected one of token_bucket and sliding_window");
+    window.into()
+}
+
+fn sliding_window(table: &mut Reader<'_, '_>) -> SlidingWindow {
+    SlidingWindow {
+        quota: table.required("quota", MAX_CAPACITY, integer(1..=MAX_CAPACITY.into())),
+        window: table.required("window", Duration::from_secs(1), duration(WINDOW)),
     }
 }
 

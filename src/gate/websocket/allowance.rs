@@ -74,7 +74,7 @@ impl Allowance {
     async fn reserve(&mut self, cost: u64, ahead: u64) -> Result<(), Short> {
         let limit = &self.policy.messages;
         let missing = cost - self.reserved;
-        let mut wanted = missing.saturating_add(ahead).min(limit.bucket.capacity);
+        let mut wanted = missing.saturating_add(ahead).min(limit.kind.most());
         loop {
             let charge = Charge { limit, key: self.key, cost: wanted, terms: Terms::Take };
             match self.limiter.decide(&[charge]).await {

@@ -2,8 +2,8 @@
 
 use std::slice;
 
-use super::Memory;
-use crate::limiter::{Charge, StoreError, bucket::Level};
+use super::{Memory, Movement};
+use crate::limiter::{Charge, StoreError};
 
 impl Memory {
     /// Leaves a bucket at least `charge.cost` short of full; one that lacks more already stays as it is.
@@ -15,11 +15,10 @@ impl Memory {
     pub fn pause_at(&self, charge: &Charge<'_>, now: u64) -> Result<(), StoreError> {
         let mut locked = self.lock_all(slice::from_ref(charge))?;
         let settled = self.settle(&locked, slice::from_ref(charge), now);
-        let most = charge.limit.bucket.capacity.saturating_sub(charge.cost);
-        if settled[0].level.tokens > most {
+        let surplus = charge.cost.saturating_sub(charge.limit.taken(&settled[0].standing, charge.cost));
+        if surplus > 0 {
             self.make_room(&mut locked, &settled, now)?;
-            let level = Level { tokens: most, at: settled[0].level.at };
-            self.write(&mut locked[0].1, charge, level, settled[0].factor, now);
+            self.write(&mut locked[0].1, charge, &settled[0], Movement::Take(surplus));
         }
         Ok(())
     }

@@ -4,7 +4,7 @@ use super::*;
 use crate::limiter::{bucket::Bucket, key::KeyHasher};
 
 fn limit(capacity: u64, rate: u64) -> Limit {
-    Limit { bucket: Bucket { capacity: capacity * MICRO, rate: rate * MICRO }, scale: None, slowest: Factor::ONE }
+    Limit { kind: Bucket { capacity: capacity * MICRO, rate: rate * MICRO }.into(), scale: None, slowest: Factor::ONE }
 }
 
 fn key(number: u64) -> Key {
@@ -16,7 +16,7 @@ fn charge(limit: &Limit, number: u64, tokens: u64) -> Charge<'_> {
 }
 
 fn tokens(memory: &Memory, limit: &Limit, number: u64, now: u64) -> u64 {
-    let impossible = Charge { cost: limit.bucket.capacity + 1, ..charge(limit, number, 0) };
+    let impossible = Charge { cost: limit.kind.most() + 1, ..charge(limit, number, 0) };
     memory.decide_at(&[impossible], now).unwrap().standings[0].tokens
 }
 

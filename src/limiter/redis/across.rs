@@ -8,7 +8,8 @@
 //! [if another's bucket is new](Terms::TakeIfNew) is asked for after all others, and only if that bucket was full.
 //! Not promised: that it is given back. Where the connection is lost or the caller goes away half-way, the limits of earlier
 //! slots have lost one request's cost each until they refill: they admit less, never more. Nor is what a refused request is
-//! told about limits that could not be asked any more: they are taken to be full.
+//! told about limits that could not be asked any more: they are taken to be full. Nor a refund of all that a window
+//! admitted, where the clocks of the slots' servers differ: the earliest tells when it was charged.
 
 use std::sync::PoisonError;
 
@@ -30,6 +31,8 @@ struct Part<'a> {
     charges: ArrayVec<Charge<'a>, MAX_CHARGES>,
     /// Where they stood among all charges.
     places: ArrayVec<usize, MAX_CHARGES>,
+    /// When they were charged, once they are.
+    at: u64,
     /// The place of the charge whose bucket has to be new for this part to be asked for.
     if_new: Option<usize>,
 }
@@ -43,9 +46,12 @@ impl Redis {
         let mut standings: Standings = charges.iter().map(|charge| self.full(charge)).collect();
         let mut taken = Parts::new();
         let mut parts = self.parts(charges).into_iter();
-        while let Some(part) = parts.next() {
+        while let Some(mut part) = parts.next() {
             // The other has been charged by now.
-            let is_old = |other: usize| standings[other].tokens + charges[other].cost < charges[other].limit.bucket.capacity;
+            let is_old = |other: usize| {
+                let Charge { limit, cost, .. } = charges[other];
+                limit.taken(&standings[other], cost) > cost
+            };
             if part.if_new.is_some_and(is_old) {
                 continue;
             }
@@ -54,6 +60,7 @@ impl Redis {
                 Ok(verdict) => {
                     part.note(&verdict, &mut standings);
                     if verdict.admitted {
+                        part.at = verdict.at;
                         taken.push(part);
                         continue;
                     }
@@ -65,11 +72,13 @@ impl Redis {
             }
             let giving_back = (!taken.is_empty()).then(|| self.give_back(&taken));
             for part in &taken {
-                part.add_costs(&mut standings);
+                part.give_costs(&mut standings);
             }
             for part in parts {
-                let call = self.charge(part.group, Flow::Look, &part.charges, until);
-                let look = self.links.call(part.group, &call, |reply| script::verdict(reply, &part.charges)).await;
+                let charges: ArrayVec<_, MAX_CHARGES> =
+                    part.charges.iter().map(|charge| Charge { terms: Terms::Need, ..*charge }).collect();
+                let call = self.charge(part.group, Flow::Take, &charges, until);
+                let look = self.links.call(part.group, &call, |reply| script::verdict(reply, &charges)).await;
                 if let Ok(look) = look {
                     part.note(&look, &mut standings);
                 }
@@ -77,9 +86,10 @@ impl Redis {
             if let Some(giving_back) = giving_back {
                 let _ = timeout_at(until, giving_back).await;
             }
-            return Ok(Verdict { admitted: false, standings });
+            return Ok(Verdict { admitted: false, at: 0, standings });
         }
-        Ok(Verdict { admitted: true, standings })
+        let at = taken.iter().map(|part| part.at).min().unwrap_or_default();
+        Ok(Verdict { admitted: true, at, standings })
     }
 
     /// Gives back to buckets of any number of groups, or has them pay; the error is that of the last that failed.
@@ -98,7 +108,7 @@ impl Redis {
     /// where too much is in flight, so such tasks cannot pile up.
     fn give_back(&self, parts: &[Part<'_>]) -> JoinHandle<()> {
         let until = self.common.until();
-        let call = |part: &Part<'_>| (part.group, self.charge(part.group, Flow::Give, &part.charges, until));
+        let call = |part: &Part<'_>| (part.group, self.charge(part.group, Flow::Give(part.at), &part.charges, until));
         let calls: Vec<_> = parts.iter().filter(|part| part.takes()).map(call).collect();
         let links = self.links.clone();
         self.shutdown.spawn(async move {
@@ -114,7 +124,7 @@ impl Redis {
     fn full(&self, charge: &Charge<'_>) -> Standing {
         let factors = self.common.factors.lock().unwrap_or_else(PoisonError::into_inner);
         let factor = charge.limit.scale.as_ref().and_then(|scale| factors.get(scale).copied());
-        Standing { tokens: charge.limit.bucket.capacity, factor: factor.unwrap_or(Factor::ONE) }
+        charge.limit.untouched(factor.unwrap_or(Factor::ONE))
     }
 
     /// The charges by group, in an order that is the same for every decision, and behind them those that depend on others.
@@ -122,7 +132,7 @@ impl Redis {
         let (mut parts, mut dependent) = (Parts::new(), Parts::new());
         for (place, charge) in charges.iter().enumerate() {
             let group = self.group(charge.key);
-            let empty = Part { group, charges: ArrayVec::new(), places: ArrayVec::new(), if_new: None };
+            let empty = Part { group, charges: ArrayVec::new(), places: ArrayVec::new(), at: 0, if_new: None };
             if let Terms::TakeIfNew(other) = charge.terms {
                 // To the script, a charge that it does not know is new.
                 let charge = Charge { terms: Terms::TakeIfNew(MAX_CHARGES), ..*charge };
@@ -164,10 +174,10 @@ impl<'a> Part<'a> {
     }
 
     /// Has its standings be what they are once its costs have been given back.
-    fn add_costs(&self, standings: &mut [Standing]) {
+    fn give_costs(&self, standings: &mut [Standing]) {
         let taken = self.places.iter().zip(&self.charges).filter(|(_, charge)| charge.terms == Terms::Take);
         for (place, charge) in taken {
-            standings[*place].tokens += charge.cost;
+            standings[*place] = charge.limit.given_back(standings[*place], charge.cost);
         }
     }
 }

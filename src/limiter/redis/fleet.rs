@@ -30,7 +30,7 @@ impl Redis {
         self.links.call(FLEET_GROUP, &Call::new(Script::Heartbeat, self.common.until(), make), read).await
     }
 
-    /// Charges what was admitted elsewhere; a bucket that holds less is then empty.
+    /// Charges what was admitted elsewhere; a bucket that holds less is then empty, and a window full.
     pub async fn pay(&self, debts: &[Charge<'_>]) -> Result<(), StoreError> {
         bounded(debts)?;
         self.move_across(Flow::Pay, debts).await

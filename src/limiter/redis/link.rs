@@ -31,7 +31,7 @@ use super::{
 use crate::{
     config::{Address, Factor},
     limiter::{
-        Charge, Limit, StoreError, Terms, Verdict,
+        Charge, Kind, Limit, StoreError, Terms, Verdict,
         bucket::{Bucket, MICRO},
         key::Key,
         scale::ScaleName,
@@ -55,7 +55,8 @@ const GOOD_SESSION: Duration = Duration::from_secs(1);
 
 /// A bucket that is full again within a microsecond, so that a charge of it always writes: only a Redis that lets us write
 /// is up.
-static PROBE: Limit = Limit { bucket: Bucket { capacity: MICRO, rate: MICRO * MICRO }, scale: None, slowest: Factor::ONE };
+static PROBE: Limit =
+    Limit { kind: Kind::Bucket(Bucket { capacity: MICRO, rate: MICRO * MICRO }), scale: None, slowest: Factor::ONE };
 
 /// What connects to a server, and what the task has made of it.
 pub(super) struct Link {

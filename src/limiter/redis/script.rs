@@ -7,7 +7,7 @@ use redis::{Cmd, Value};
 
 use crate::{
     config::Factor,
-    limiter::{Charge, Limit, MAX_CHARGES, Standing, Terms, Verdict, bucket::MICRO, scale::ScaleName},
+    limiter::{Charge, Kind, MAX_CHARGES, Standing, Terms, Verdict, bucket::MICRO, scale::ScaleName},
 };
 
 pub mod control;
@@ -19,8 +19,11 @@ const SCHEMA_VERSION: u8 = 1;
 /// stay for ever; while anyone publishes, none is lost.
 const RECORD_LIFETIME: u64 = 30 * 24 * 3600 * 1000;
 
-/// The bytes that [`argument`] makes of a charge.
-const ARGUMENT_LENGTH: usize = 23;
+/// The most bytes that [`argument`] makes of a charge: 23 for a bucket, 31 for a window.
+const ARGUMENT_MAX: usize = 31;
+
+/// A charge as `lua/charge.lua` reads it.
+type Argument = ArrayVec<u8, ARGUMENT_MAX>;
 
 /// Stands for [`Terms::Need`] in an argument: more than there are charges.
 const NEED: u64 = 255;
@@ -53,11 +56,9 @@ pub enum Script {
 pub enum Flow {
     /// A decision takes them.
     Take,
-    /// A refund gives them back.
-    Give,
-    /// None move: nobody has as many as are asked for.
-    Look,
-    /// A debt takes them, but no more than there are.
+    /// A refund gives back what was taken at this time by the store's clock, in microseconds.
+    Give(u64),
+    /// A debt takes them: of a bucket no more than there are, of a window all.
     Pay,
 }
 
@@ -117,7 +118,7 @@ impl KeySpace {
     /// Calls [`Script::Charge`], whose digest is `digest`.
     pub fn charge(&self, digest: &str, flow: Flow, charges: &[Charge<'_>]) -> Cmd {
         let mut scales = ArrayVec::<&ScaleName, MAX_CHARGES>::new();
-        let mut arguments = ArrayVec::<[u8; ARGUMENT_LENGTH], MAX_CHARGES>::new();
+        let mut arguments = ArrayVec::<Argument, MAX_CHARGES>::new();
         for charge in charges {
             let scale = charge.limit.scale.as_ref().map_or(0, |wanted| {
                 let known = scales.iter().position(|scale| *scale == wanted).unwrap_or_else(|| {
@@ -171,62 +172,65 @@ impl KeySpace {
 }
 
 /// A charge as `lua/charge.lua` reads it; `scale` is the place of its scale among the keys' scales, from 1, or 0.
-fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> [u8; ARGUMENT_LENGTH] {
-    let Limit { bucket, slowest, .. } = charge.limit;
-    let cost = match flow {
-        Flow::Take | Flow::Pay => charge.cost.min(COST_MAX),
-        Flow::Give => charge.cost.min(COST_MAX).wrapping_neg(),
-        Flow::Look => COST_MAX,
+fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> Argument {
+    let limit = charge.limit;
+    let (cost, at) = match flow {
+        Flow::Take | Flow::Pay => (charge.cost.min(COST_MAX), 0),
+        Flow::Give(at) => (charge.cost.min(COST_MAX).wrapping_neg(), at),
     };
+    let scale = scale as u64 + if flow == Flow::Pay { DEBT } else { 0 };
     let terms = match charge.terms {
         Terms::Take => 0,
         Terms::TakeIfNew(place) => place as u64 + 1,
         Terms::Need => NEED,
     };
-    let fields = [
-        (cost, 6),
-        (bucket.capacity, 5),
-        (bucket.rate / MICRO, 3),
-        (bucket.rate % MICRO, 3),
-        (u64::from(slowest.millionths()), 4),
-        (scale as u64 + if flow == Flow::Pay { DEBT } else { 0 }, 1),
-        (terms, 1),
-    ];
-    let mut bytes = [0; ARGUMENT_LENGTH];
-    let mut rest = &mut bytes[..];
-    for (value, length) in fields {
-        let (field, behind) = rest.split_at_mut(length);
-        field.copy_from_slice(&value.to_le_bytes()[..length]);
-        rest = behind;
+    let slowest = u64::from(limit.slowest.millionths());
+    match limit.kind {
+        Kind::Bucket(bucket) => packed([
+            (cost, 6),
+            (bucket.capacity, 5),
+            (bucket.rate / MICRO, 3),
+            (bucket.rate % MICRO, 3),
+            (slowest, 4),
+            (scale, 1),
+            (terms, 1),
+        ]),
+        Kind::Window(window) => {
+            packed([(cost, 6), (window.quota, 5), (window.length, 7), (at, 7), (slowest, 4), (scale, 1), (terms, 1)])
+        }
     }
-    bytes
+}
+
+/// Values one after the other, each little-endian in so many bytes, [`ARGUMENT_MAX`] at most.
+fn packed(fields: [(u64, usize); 7]) -> Argument {
+    fields.iter().flat_map(|(value, length)| value.to_le_bytes().into_iter().take(*length)).take(ARGUMENT_MAX).collect()
 }
 
 /// Reads the answer of [`Script::Charge`]; `None` where it is none.
 pub fn verdict(reply: &Value, charges: &[Charge<'_>]) -> Option<Verdict> {
     let Value::Array(values) = reply else { return None };
-    let (Value::Int(admitted), rest) = values.split_first()? else { return None };
-    let admitted = *admitted == 1;
-    if rest.len() != 2 * charges.len() {
-        return None;
-    }
-    let standing = |(pair, charge): (&[Value], &Charge<'_>)| {
-        let [Value::Int(tokens), Value::Int(factor)] = pair else { return None };
-        let taken = if admitted && charge.terms == Terms::Take { charge.cost } else { 0 };
-        let tokens = u64::try_from(*tokens).ok()?.checked_sub(taken)?;
-        let factor = Factor::new(f64::from(u32::try_from(*factor).ok()?) / 1e6)?;
-        Some(Standing { tokens, factor })
+    let mut values =
+        values.iter().map(|value| if let Value::Int(integer) = value { u64::try_from(*integer).ok() } else { None });
+    let at = values.next()??;
+    let admitted = at > 0;
+    let mut standing = |charge: &Charge<'_>| {
+        let tokens = values.next()??;
+        let factor = Factor::new(f64::from(u32::try_from(values.next()??).ok()?) / 1e6)?;
+        let wait = if let Kind::Window(_) = charge.limit.kind { values.next()?? } else { 0 };
+        let standing = Standing { tokens, factor, wait };
+        let taken = admitted && charge.terms == Terms::Take;
+        if taken { charge.limit.charged(standing, charge.cost) } else { Some(standing) }
     };
-    let standings = rest.chunks_exact(2).zip(charges).map(standing).collect::<Option<_>>()?;
-    Some(Verdict { admitted, standings })
+    let standings = charges.iter().map(&mut standing).collect::<Option<_>>()?;
+    values.next().is_none().then_some(Verdict { admitted, at, standings })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limiter::{bucket::Bucket, key::KeyHasher};
+    use crate::limiter::{Limit, bucket::Bucket, key::KeyHasher};
 
-    const LIMIT: Limit = Limit { bucket: Bucket { capacity: 10, rate: 1 }, scale: None, slowest: Factor::ONE };
+    const LIMIT: Limit = Limit { kind: Kind::Bucket(Bucket { capacity: 10, rate: 1 }), scale: None, slowest: Factor::ONE };
 
     fn integers(values: &[i64]) -> Value {
         Value::Array(values.iter().copied().map(Value::Int).collect())
@@ -242,8 +246,8 @@ mod tests {
             terms: Terms::Take,
         }];
         let table = [
-            (integers(&[1, 10, 500_000]), Some((true, 7, 0.5))),
-            (integers(&[0, 2, 1_000_000]), Some((false, 2, 1.0))),
+            (integers(&[9, 10, 500_000]), Some((9, 7, 0.5))),
+            (integers(&[0, 2, 1_000_000]), Some((0, 2, 1.0))),
             (integers(&[1, 2, 1_000_000]), None),
             (integers(&[0, -1, 1_000_000]), None),
             (integers(&[0, 2, 0]), None),
@@ -255,9 +259,9 @@ mod tests {
             (Value::Array(vec![Value::Int(1), Value::Nil, Value::Nil]), None),
         ];
         for (reply, expected) in table {
-            let expected = expected.map(|(admitted, tokens, factor)| {
-                let standing = Standing { tokens, factor: Factor::new(factor).unwrap() };
-                Verdict { admitted, standings: [standing].into_iter().collect() }
+            let expected = expected.map(|(at, tokens, factor)| {
+                let standing = Standing { tokens, factor: Factor::new(factor).unwrap(), wait: 0 };
+                Verdict { admitted: at > 0, at, standings: [standing].into_iter().collect() }
             });
             assert_eq!(verdict(&reply, &charges), expected, "{reply:?}");
         }

@@ -22,7 +22,7 @@ fn one_bucket(config: &mut cxgate::config::Config) {
     let limit = &mut config.routes[0].limits[0].limit;
     limit.per = vec![Dimension::Route];
     limit.scale_by.clear();
-    limit.token_bucket = TokenBucket { capacity: 1000, refill_per_second: Rate::per_second(0.000_001).unwrap() };
+    limit.kind = TokenBucket { capacity: 1000, refill_per_second: Rate::per_second(0.000_001).unwrap() }.into();
 }
 
 /// Sends requests and takes each back, `at_once` of them in one write, until `count` are sent or the connection ends.

@@ -9,7 +9,7 @@ use crate::support::{
     http::{Answer, get, get_as, get_from},
     redis_server::RedisServer,
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, bucket_of},
 };
 
 const CHAT: &str = "/api/v2/engage/webchat";
@@ -21,7 +21,7 @@ fn capped(config: &mut Config) {
     let slow = Rate::per_second(0.001).unwrap();
     config.identity.new_per_address = Some(TokenBucket { capacity: CAP, refill_per_second: slow });
     // Slow enough that no bucket is full and forgotten within the test, and faster than the cap's.
-    config.routes[0].limits[0].limit.token_bucket.refill_per_second = Rate::per_second(0.01).unwrap();
+    bucket_of(config).refill_per_second = Rate::per_second(0.01).unwrap();
     let trusted = Trusted { client: "trusted".into(), networks: Vec::new(), certificate: None, secret: None };
     config.whitelist = vec![trusted];
 }

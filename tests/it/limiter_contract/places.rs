@@ -1,6 +1,9 @@
 //! Places: the script grants and forgets as its specification does, whatever is asked and whatever the clock does.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use cxgate::limiter::places::Name;
 use proptest::{prelude::*, test_runner::TestRunner};

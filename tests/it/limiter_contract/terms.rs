@@ -8,7 +8,7 @@ use super::*;
 
 /// A million micro-tokens a second, as every bucket that is paused.
 fn pauses() -> Limit {
-    Limit { bucket: Bucket { capacity: 600 * MICRO, rate: MICRO }, scale: None, slowest: Factor::ONE }
+    Limit { kind: Bucket { capacity: 600 * MICRO, rate: MICRO }.into(), scale: None, slowest: Factor::ONE }
 }
 
 /// Every check of these terms against one subject.
@@ -29,7 +29,7 @@ async fn what_is_only_needed_stays(subject: &mut impl Subject) {
 }
 
 async fn only_a_new_bucket_costs_its_address_something(subject: &mut impl Subject) {
-    let (limit, address) = (guest(), Limit { bucket: Bucket { capacity: 2 * MICRO, rate: 1 }, scale: None, ..guest() });
+    let (limit, address) = (guest(), Limit { kind: Bucket { capacity: 2 * MICRO, rate: 1 }.into(), scale: None, ..guest() });
     let now = BEGIN + 300 * MICRO;
     let mut ask = async |name: &str| {
         let charges = [

@@ -1,5 +1,6 @@
 //! Random traces: whatever is asked in whatever order, and whatever the clock does, all three answer the same.
 
+use cxgate::limiter::window::Window;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -10,7 +11,8 @@ const LIMITS: usize = 5;
 #[derive(Debug, Clone)]
 enum Step {
     Decide(Vec<(usize, u64)>, Option<Terms>),
-    Refund(Vec<(usize, u64)>),
+    /// Of what was charged so many microseconds ago.
+    Refund(Vec<(usize, u64)>, u64),
     Publish(usize, Factor),
     Pause(u64),
 }
@@ -27,12 +29,27 @@ fn any_factor() -> impl Strategy<Value = Factor> {
 }
 
 fn any_limit() -> impl Strategy<Value = Limit> {
+    prop_oneof![2 => any_bucket(), 1 => any_window()]
+}
+
+/// A window, no shorter than the run.
+fn any_window() -> impl Strategy<Value = Limit> {
+    let length = prop_oneof![10 * MICRO..100 * MICRO, 10 * MICRO..86_400 * MICRO];
+    (1..=200_u64, length, 0..3_usize, prop_oneof![Just(0.05), Just(0.000_001)]).prop_map(
+        |(quota, length, scale, slowest)| {
+            let window = Window { quota: quota * MICRO, length };
+            Limit { kind: window.into(), scale: scales()[scale].clone(), slowest: factor(slowest) }
+        },
+    )
+}
+
+fn any_bucket() -> impl Strategy<Value = Limit> {
     let micro_tokens = || prop_oneof![1..100_u64, 1..100 * MICRO, 1..=MICRO * MICRO];
     (micro_tokens(), micro_tokens(), 0..3_usize).prop_map(|(capacity, rate, scale)| {
         // Lifetimes in Redis pass in real time, so nothing may be full again within the run: not in 1 ms of the trace's time
         // and, at the lowest factor there is, not in 10 s of real time.
         let bucket = Bucket { capacity, rate: rate.min(capacity * 1000) };
-        Limit { bucket, scale: scales()[scale].clone(), slowest: factor(0.000_001) }
+        Limit { kind: bucket.into(), scale: scales()[scale].clone(), slowest: factor(0.000_001) }
     })
 }
 
@@ -47,27 +64,31 @@ fn any_terms() -> impl Strategy<Value = Option<Terms>> {
     prop_oneof![2 => Just(None), 1 => Just(Some(Terms::Need)), 1 => Just(Some(Terms::TakeIfNew(0)))]
 }
 
-fn any_step() -> impl Strategy<Value = (i64, Step)> {
-    let pause = prop_oneof![
+/// Changes of the clock.
+fn pauses() -> impl Strategy<Value = i64> {
+    prop_oneof![
         3 => Just(0),
         3 => 0..1000_i64,
         4 => 0..10_000_000_i64,
         1 => 0..1_000_000_000_000_i64,
         1 => -10_000_000..0_i64,
-    ];
+    ]
+}
+
+fn any_step() -> impl Strategy<Value = (i64, Step)> {
     let step = prop_oneof![
         6 => (any_charges(), any_terms()).prop_map(|(charges, last)| Step::Decide(charges, last)),
-        1 => any_charges().prop_map(Step::Refund),
+        1 => (any_charges(), pauses()).prop_map(|(charges, ago)| Step::Refund(charges, ago.unsigned_abs())),
         1 => (5..=100_u64).prop_map(Step::Pause),
         1 => (1..3_usize, any_factor()).prop_map(|(scale, factor)| Step::Publish(scale, factor)),
     ];
-    (pause, step)
+    (pauses(), step)
 }
 
 /// The last of the limits is the one that is paused: it gains a micro-token a microsecond.
 fn any_trace() -> impl Strategy<Value = Trace> {
     let limits = prop::collection::vec(any_limit(), LIMITS - 1).prop_map(|mut limits| {
-        limits.push(Limit { bucket: Bucket { capacity: 600 * MICRO, rate: MICRO }, scale: None, slowest: Factor::ONE });
+        limits.push(Limit { kind: Bucket { capacity: 600 * MICRO, rate: MICRO }.into(), scale: None, slowest: Factor::ONE });
         limits
     });
     (limits, prop::collection::vec(any_step(), 1..60))
@@ -77,7 +98,7 @@ fn any_trace() -> impl Strategy<Value = Trace> {
 async fn answers(subject: &mut impl Subject, (limits, steps): &Trace) -> Vec<Verdict> {
     let charge = |&(limit, percent): &(usize, u64)| {
         let limit = &limits[limit];
-        let cost = (limit.bucket.capacity * percent).div_ceil(100);
+        let cost = (limit.kind.most() * percent).div_ceil(100);
         Charge { limit, key: client(&format!("{:p}", std::ptr::from_ref(limit))), cost, terms: Terms::Take }
     };
     let mut now = BEGIN;
@@ -92,9 +113,9 @@ async fn answers(subject: &mut impl Subject, (limits, steps): &Trace) -> Vec<Ver
                 }
                 verdicts.push(subject.decide(&charges, now).await);
             }
-            Step::Refund(charges) => {
+            Step::Refund(charges, ago) => {
                 let charges: Vec<_> = charges.iter().map(charge).collect();
-                subject.refund(&charges, now).await;
+                subject.refund(&charges, now - ago, now).await;
             }
             Step::Pause(percent) => subject.pause(&charge(&(LIMITS - 1, *percent)), now).await,
             Step::Publish(scale, factor) => {

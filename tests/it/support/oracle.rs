@@ -38,6 +38,11 @@ impl Oracle {
         self.admissions.lock().unwrap().len()
     }
 
+    /// All of them.
+    pub fn admissions(&self) -> Vec<Admission> {
+        self.admissions.lock().unwrap().clone()
+    }
+
     /// E of a limit of `capacity` tokens and `rate` a second.
     pub fn excess(&self, capacity: u64, rate: f64) -> f64 {
         excess(&self.admissions.lock().unwrap(), capacity, rate)
@@ -61,6 +66,15 @@ pub fn excess(admissions: &[Admission], capacity: u64, rate: f64) -> f64 {
         }
     }
     most
+}
+
+/// The most that was provably admitted in one window of a length: sent at or after its begin and answered before its end.
+pub fn most_within(admissions: &[Admission], window: std::time::Duration) -> usize {
+    let inside = |begin: u64| {
+        let end = begin + u64::try_from(window.as_micros()).unwrap();
+        admissions.iter().filter(|admission| admission.sent >= begin && admission.answered < end).count()
+    };
+    admissions.iter().map(|admission| inside(admission.sent)).max().unwrap_or_default()
 }
 
 /// Micro-tokens of so many tokens.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use cxgate::{
     app::App,
-    config::{Config, Origin},
+    config::{Config, LimitKind, Origin, TokenBucket},
     shutdown::Shutdown,
 };
 
@@ -75,4 +75,10 @@ impl Drop for TestGate {
 /// The origin of a plain HTTP server.
 pub fn origin(address: SocketAddr) -> Origin {
     Origin { tls: false, host: address.ip().to_string(), port: address.port() }
+}
+
+/// The bucket of the first limit of the first route.
+pub fn bucket_of(config: &mut Config) -> &mut TokenBucket {
+    let LimitKind::TokenBucket(bucket) = &mut config.routes[0].limits[0].limit.kind else { panic!("a bucket") };
+    bucket
 }

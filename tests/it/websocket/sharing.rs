@@ -10,6 +10,7 @@ use crate::support::{
     oracle::Oracle,
     raw_client::RawResponse,
     rig::{self, Rig},
+    test_gate::bucket_of,
 };
 
 /// A replica that lets a client have so many sockets.
@@ -91,7 +92,7 @@ async fn a_handshake_that_fails_holds_no_place() {
     let (upstream, redis) = (RawUpstream::answering("no").await, RedisServer::start());
     let gate = TestGate::on_redis(upstream.address(), &redis, |config| {
         gated(WebSocket { sockets: 1, ..policy() })(config);
-        config.routes[0].limits[0].limit.token_bucket = bucket(3, 0.001);
+        *bucket_of(config) = bucket(3, 0.001);
     })
     .await;
     let mut statuses = Vec::new();

@@ -33,7 +33,7 @@ impl KeySpace {
         let mut key = Vec::new();
         self.write_key(&mut key, &charge.key.text());
         let mut command = Cmd::new();
-        command.arg("EVALSHA").arg(digest).arg(1).arg(&key[..]).arg(charge.cost).arg(charge.limit.bucket.capacity);
+        command.arg("EVALSHA").arg(digest).arg(1).arg(&key[..]).arg(charge.cost).arg(charge.limit.kind.most());
         command
     }
 }

@@ -1,0 +1,166 @@
+//! A limit as the engine runs it, whatever its kind, and what the answer of a store means for it.
+
+use std::time::Duration;
+
+use super::{
+    Standing,
+    bucket::{Bucket, MICRO},
+    scale::{ScaleName, real_wait},
+    window::Window,
+};
+use crate::config::{Factor, LimitKind};
+
+/// A limit as the engine runs it; made once from configuration.
+#[derive(Debug, Clone)]
+pub struct Limit {
+    /// How it measures, and how much there is.
+    pub kind: Kind,
+    /// Which published factor it follows, a bucket with its time and a window with its quota; `None` for none.
+    pub scale: Option<ScaleName>,
+    /// The lowest factor its scale can take: how long a bucket may need to fill, and so how long it must be kept; and below
+    /// which a window's quota does not fall.
+    pub slowest: Factor,
+}
+
+/// How a limit measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// By tokens that come back steadily.
+    Bucket(Bucket),
+    /// By what was taken in the last stretch of time.
+    Window(Window),
+}
+
+// === impl Limit ===
+
+impl Limit {
+    /// How a limit stands from which nothing is taken.
+    pub fn untouched(&self, factor: Factor) -> Standing {
+        let tokens = match self.kind {
+            Kind::Bucket(bucket) => bucket.capacity,
+            Kind::Window(window) => window.in_force(factor, self.slowest, 0),
+        };
+        Standing { tokens, factor, wait: 0 }
+    }
+
+    /// What is taken from a limit that stands so after it was asked for `cost`, in micro-tokens; of a bucket, what it lacks.
+    pub fn taken(&self, standing: &Standing, cost: u64) -> u64 {
+        let most = match self.kind {
+            Kind::Bucket(bucket) => bucket.capacity,
+            Kind::Window(window) => window.in_force(standing.factor, self.slowest, cost),
+        };
+        most.saturating_sub(standing.tokens)
+    }
+
+    /// How a limit stands that stood so when it admitted `cost`; `None` where it could not.
+    pub fn charged(&self, standing: Standing, cost: u64) -> Option<Standing> {
+        let wait = match self.kind {
+            Kind::Window(window) if standing.wait == 0 => window.length,
+            _ => standing.wait,
+        };
+        Some(Standing { tokens: standing.tokens.checked_sub(cost)?, wait, ..standing })
+    }
+
+    /// How a limit stands that stood so when `cost`, which it had admitted, was given back at once.
+    pub fn given_back(&self, standing: Standing, cost: u64) -> Standing {
+        let wait = if self.taken(&standing, cost) > cost { standing.wait } else { 0 };
+        Standing { tokens: standing.tokens + cost, wait, ..standing }
+    }
+
+    /// The real time until `cost`, which was asked for, is there: zero when it is, and exact as long as the factor stays what
+    /// it is. Of a bucket, any cost will do.
+    pub fn wait(&self, standing: &Standing, cost: u64) -> Duration {
+        Duration::from_micros(match self.kind {
+            Kind::Bucket(bucket) => real_wait(bucket.wait(standing.tokens, cost), standing.factor),
+            Kind::Window(_) if standing.tokens >= cost => 0,
+            Kind::Window(_) => standing.wait,
+        })
+    }
+
+    /// The real time until there is one whole token more than there is, or after a refusal as much as was asked for: zero
+    /// when there is all there can be.
+    pub fn until_next_token(&self, standing: &Standing) -> Duration {
+        match self.kind {
+            Kind::Bucket(bucket) => {
+                let next = (standing.tokens / MICRO + 1) * MICRO;
+                self.wait(standing, next.min(bucket.capacity))
+            }
+            Kind::Window(_) => Duration::from_micros(standing.wait),
+        }
+    }
+}
+
+// === impl Kind ===
+
+impl Kind {
+    /// The most that can be asked for, in micro-tokens: a bucket's capacity, or a window's quota.
+    pub fn most(self) -> u64 {
+        match self {
+            Self::Bucket(bucket) => bucket.capacity,
+            Self::Window(window) => window.quota,
+        }
+    }
+}
+
+impl From<LimitKind> for Kind {
+    fn from(configured: LimitKind) -> Self {
+        match configured {
+            LimitKind::TokenBucket(bucket) => Self::Bucket(bucket.into()),
+            LimitKind::SlidingWindow(window) => Self::Window(window.into()),
+        }
+    }
+}
+
+impl From<Bucket> for Kind {
+    fn from(bucket: Bucket) -> Self {
+        Self::Bucket(bucket)
+    }
+}
+
+impl From<Window> for Kind {
+    fn from(window: Window) -> Self {
+        Self::Window(window)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn limit() -> Limit {
+        Limit { kind: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO }.into(), scale: None, slowest: Factor::ONE }
+    }
+
+    #[test]
+    fn waits_are_real_time_and_exact() {
+        // Micro-tokens there, factor → until one token fits, until there is a whole one more; in microseconds.
+        let table = [
+            (0, 1.0, 500_000, 500_000),
+            (0, 0.2, 2_500_000, 2_500_000),
+            (0, 1.5, 333_334, 333_334),
+            (999_999, 1.0, 1, 1),
+            (1_000_000, 1.0, 0, 500_000),
+            (9_500_000, 1.0, 0, 250_000),
+            (10_000_000, 1.0, 0, 0),
+        ];
+        for (tokens, factor, fits, next) in table {
+            let standing = Standing { tokens, factor: Factor::new(factor).unwrap(), wait: 0 };
+            assert_eq!(limit().wait(&standing, MICRO), Duration::from_micros(fits), "{standing:?}");
+            assert_eq!(limit().until_next_token(&standing), Duration::from_micros(next), "{standing:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_taken_from_a_window_counts_against_the_quota_in_force() {
+        let window = Window { quota: 100 * MICRO, length: 60 * MICRO };
+        let limit = Limit { kind: window.into(), scale: None, slowest: Factor::new(0.05).unwrap() };
+        // Factor, micro-tokens there, cost asked for → the quota in force, what is taken.
+        let table =
+            [(1.0, 90, 1, 100, 10), (0.255, 0, 1, 25, 25), (0.001, 5, 1, 5, 0), (0.05, 0, 8, 5, 8), (1.5, 50, 1, 150, 100)];
+        for (factor, tokens, cost, in_force, taken) in table {
+            let standing = Standing { tokens: tokens * MICRO, factor: Factor::new(factor).unwrap(), wait: 7 };
+            assert_eq!(limit.untouched(standing.factor).tokens, in_force * MICRO, "{factor}");
+            assert_eq!(limit.taken(&standing, cost * MICRO), taken * MICRO, "{factor}");
+        }
+    }
+}
