@@ -24,11 +24,13 @@ use crate::{
     peer::Peer,
     serve::{Caps, Listener, ListenerMetrics, ReloadMetrics, Tls, TlsError, serve},
     shutdown::Shutdown,
-    tls::TlsSetupError,
     upstream::{Credentials, Upstream, UpstreamSetupError},
 };
 
+mod check;
 pub mod egress;
+
+pub use check::check;
 
 /// Connections the admin listener holds: probes, a scraper, a few people.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
@@ -66,22 +68,11 @@ pub enum StartError {
     /// A certificate that cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// A store that cannot be used.
-    #[error("store.redis: {0}")]
-    Store(#[from] TlsSetupError),
-    /// An upstream that cannot be used.
-    #[error("upstreams.{name}: {cause}")]
-    Upstream {
-        /// Its name.
-        name: String,
-        /// Why.
-        cause: UpstreamSetupError,
-    },
-    /// A token endpoint that cannot be used.
-    #[error("oauth.{name}: {cause}")]
-    Credentials {
-        /// Its name.
-        name: String,
+    /// A server that cannot be connected to in the way that is configured.
+    #[error("{key}: {cause}")]
+    Client {
+        /// The key, or the table, that is at fault.
+        key: String,
         /// Why.
         cause: UpstreamSetupError,
     },
@@ -100,7 +91,8 @@ impl App {
         let upstreams = upstreams(&config, &metrics)?;
         let credentials = credentials(&config, &metrics)?;
         let sources = sources(&config, &metrics)?;
-        let limiter = Arc::new(Limiter::start(&config.store, &metrics, &background)?);
+        let limiter = Limiter::start(&config.store, &metrics, &background);
+        let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
         Ok(Self {
             config,
             proxy,
@@ -153,6 +145,8 @@ impl App {
             Neighbours { limiter, upstreams, credentials, floods: Arc::clone(&floods), shutdown: shutdown.clone() };
         let gate = setup::gate(&config, neighbours, &metrics);
         let caps = Caps::from(&config.listen);
+        let below = gate.clone();
+        let proxy = proxy.permitting(Arc::new(move |request, headers| below.permit(request, headers)));
         let handle = move |peer, request| {
             let gate = gate.clone();
             async move { gate.handle(peer, request).await }
@@ -164,6 +158,25 @@ impl App {
         background.stop();
         background.finished().await;
         floods.write_sums();
+    }
+}
+
+// === impl StartError ===
+
+impl StartError {
+    /// What `cause` is to the configuration: a mistake at a key of `table`.
+    fn client(table: &str, cause: impl Into<UpstreamSetupError>) -> Self {
+        let cause = cause.into();
+        let key = match &cause {
+            UpstreamSetupError::Tls(cause) => cause.key(),
+            UpstreamSetupError::Host(_) => None,
+        };
+        Self::Client { key: key.map_or_else(|| table.to_owned(), |key| format!("{table}.{key}")), cause }
+    }
+
+    /// Whether the configuration is at fault, and not what happens to be where it runs.
+    pub fn is_of_configuration(&self) -> bool {
+        !matches!(self, Self::Bind { .. })
     }
 }
 
@@ -218,7 +231,7 @@ fn credentials(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Ar
         config.oauth.iter().filter(|(name, _)| config.routes.iter().any(|route| route.credentials.as_ref() == Some(*name)));
     used.map(|(name, oauth)| {
         let credentials = Credentials::new(name, oauth, metrics);
-        let credentials = credentials.map_err(|cause| StartError::Credentials { name: name.clone(), cause })?;
+        let credentials = credentials.map_err(|cause| StartError::client(&format!("oauth.{name}"), cause))?;
         Ok((name.clone(), Arc::new(credentials)))
     })
     .collect()
@@ -239,7 +252,7 @@ fn upstreams(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<
     let used = config.upstreams.iter().filter(|(name, _)| config.routes.iter().any(|route| route.upstream == **name));
     used.map(|(name, upstream)| {
         let upstream = Upstream::new(name, upstream, config.listen.body_idle_timeout, metrics);
-        let upstream = upstream.map_err(|cause| StartError::Upstream { name: name.clone(), cause })?;
+        let upstream = upstream.map_err(|cause| StartError::client(&format!("upstreams.{name}"), cause))?;
         Ok((name.clone(), Arc::new(upstream)))
     })
     .collect()
@@ -266,12 +279,13 @@ fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<load::Source>, Star
                 response_timeout: load.timeout,
                 idle_timeout: load.interval * 2,
                 max_connections: 1,
+                http2: config::Http2::Off,
                 ca: None,
                 client_certificate: None,
             };
             let label = format!("load.{name}");
             let client = Upstream::new(&label, &upstream, load.timeout, metrics);
-            let client = client.map_err(|cause| StartError::Upstream { name: label, cause })?;
+            let client = client.map_err(|cause| StartError::client(&label, cause))?;
             let path_and_query = endpoint.path_and_query.clone();
             Ok(load::Source { name: name.clone(), config: load.clone(), path_and_query, endpoint: Arc::new(client) })
         })

@@ -16,9 +16,9 @@ use clap::{Args, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::{
+    app::StartError,
     config::{ConfigError, Loaded, Log, LogFormat, LogLevel, Sources, load},
     log::{self, Format, LogGuard},
-    serve::TlsError,
 };
 
 mod check;
@@ -95,7 +95,7 @@ pub fn main() -> ExitCode {
     };
     match cli.command.unwrap_or(Command::Run(cli.file)).execute() {
         Ok(code) => code,
-        Err(error) if error.is::<ConfigError>() || error.is::<TlsError>() => {
+        Err(error) if error.is::<ConfigError>() || is_of_configuration(&error) => {
             print_error(&error.to_string());
             ExitCode::from(INVALID_CONFIG)
         }
@@ -104,6 +104,10 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_of_configuration(error: &anyhow::Error) -> bool {
+    error.downcast_ref().is_some_and(StartError::is_of_configuration)
 }
 
 // === impl Command ===

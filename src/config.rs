@@ -39,7 +39,7 @@ pub use load::{ConfigError, Loaded, Sources, load};
 pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
 pub use secret::Secret;
-pub use tls::{ClientCertificate, ClientCertificates, ListenTls};
+pub use tls::{ClientCertificate, ClientCertificates, Http2, ListenTls};
 pub use url::{Endpoint, Origin};
 pub use value::{Curve, Factor, Rate};
 
@@ -238,8 +238,11 @@ pub struct Upstream {
     /// Longest wait of an unused connection for its next request; keep it below the upstream's own.
     #[serde(serialize_with = "value::duration")]
     pub idle_timeout: Duration,
-    /// Most connections at once; a request waits up to `connect_timeout` for one.
+    /// Most connections at once, and where they carry several requests, most requests at once; a request waits up to
+    /// `connect_timeout` for its turn.
     pub max_connections: usize,
+    /// Whether it is spoken to by HTTP/2.
+    pub http2: Http2,
     /// PEM file of the certificate authorities to believe instead of the system's.
     #[serde(serialize_with = "value::optional")]
     pub ca: Option<PathBuf>,

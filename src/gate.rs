@@ -5,11 +5,15 @@
 
 use std::sync::Arc;
 
-use hyper::{Method, Request, header::HOST};
+use hyper::{
+    HeaderMap, Method, Request,
+    header::{HOST, ORIGIN},
+};
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::time::Instant;
 use tower::ServiceBuilder;
 
+pub mod bad_request;
 pub mod call;
 pub mod client;
 pub mod cors;
@@ -18,7 +22,9 @@ pub mod forward;
 pub mod forwarded;
 pub mod guard;
 pub mod headers;
+pub mod limited;
 pub mod path;
+pub mod preflight;
 mod query;
 pub mod question;
 pub mod quota;
@@ -35,12 +41,14 @@ pub mod violation;
 pub mod websocket;
 pub mod whitelist;
 
+use bad_request::BadRequest;
 use call::{Call, RequestId};
 use client::Identification;
-use cors::{Grant, Preflights};
+use cors::Grant;
 use forward::Forward;
 use headers::X_REQUEST_ID;
-use rejection::{BadRequest, Rejection};
+use preflight::Preflights;
+use rejection::Rejection;
 use response::{InFlight, Response};
 use route::{Found, RouteCounters, RouteTable};
 use stage::{Next, Then, stage};
@@ -72,7 +80,7 @@ struct Inner {
 pub struct Counters {
     /// Requests whose response is not complete.
     pub in_flight: Gauge,
-    /// Answers of our own, in the order of [`rejection::Code::ALL`].
+    /// Answers of our own, in the order of [`Code::ALL`](crate::code::Code::ALL).
     pub rejections: Vec<Counter>,
     /// Requests that no route took.
     pub without_route: RouteCounters,
@@ -110,6 +118,15 @@ impl Gate {
         Self(Arc::new(Inner { identification, routes, stack, counters }))
     }
 
+    /// Lets the page that sent `request` read an answer with `headers` that is made without the gate.
+    pub fn permit<B>(&self, request: &Request<B>, headers: &mut HeaderMap) {
+        if request.headers().contains_key(ORIGIN)
+            && let Some(grant) = self.0.grant(request, &self.0.find(request))
+        {
+            grant.permit(headers);
+        }
+    }
+
     /// The name of the route that takes a request.
     pub fn route(&self, request: &Request<RequestBody>) -> Result<Arc<str>, Rejection> {
         self.0.find(request).map(|found| Arc::clone(&found.route.name))
@@ -123,7 +140,7 @@ impl Gate {
         let request_id = RequestId::from_headers(request.headers());
 
         let found = inner.find(&request);
-        let grant = found.as_ref().ok().and_then(|found| found.route.cors.as_ref()?.grant(request.headers()));
+        let grant = inner.grant(&request, &found);
         let (route, outcome) = match found {
             Ok(found) => {
                 let route = Arc::clone(&found.route);
@@ -147,12 +164,22 @@ impl Gate {
 
 impl Inner {
     /// Finds out by which route a request goes.
-    fn find(&self, request: &Request<RequestBody>) -> Result<Found, Rejection> {
+    fn find<B>(&self, request: &Request<B>) -> Result<Found, Rejection> {
         let host = host(request)?;
         if matches!(*request.method(), Method::CONNECT | Method::TRACE) {
             return Err(Rejection::MethodNotAllowed { allowed: Vec::new() });
         }
-        self.routes.find(request, host)
+        Ok(self.routes.find(request, host)?)
+    }
+
+    /// Whether the page that sent a request may read its answer: by its route, or where only the method fits none, by one
+    /// that takes its path.
+    fn grant<B>(&self, request: &Request<B>, found: &Result<Found, Rejection>) -> Option<Grant> {
+        match found {
+            Ok(found) => found.route.cors.as_ref()?.grant(request.headers()),
+            Err(Rejection::MethodNotAllowed { .. }) => self.routes.grant(request, host(request).ok()?),
+            Err(_) => None,
+        }
     }
 
     /// Finds out who asks.

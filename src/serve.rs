@@ -15,7 +15,7 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body::Body;
-use hyper::{Request, Response};
+use hyper::{HeaderMap, Request, Response, body::Incoming};
 use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
@@ -89,11 +89,14 @@ pub struct Caps {
 }
 
 /// A bound listening socket, and what is spoken on it.
-#[derive(Debug)]
 pub struct Listener {
     socket: TcpListener,
     protocols: Protocols,
+    permit: Option<Permit>,
 }
+
+/// Adds to the answer to a request that is refused here what lets the page that sent it read it.
+pub type Permit = Arc<dyn Fn(&Request<Incoming>, &mut HeaderMap) + Send + Sync>;
 
 /// What a listener counts.
 #[derive(Debug, Clone)]
@@ -123,10 +126,10 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let Listener { socket, protocols } = listener;
+    let Listener { socket, protocols, permit } = listener;
     let room = Arc::new(Room::new(caps.max_connections));
     let in_flight = Arc::new(Semaphore::new(caps.max_requests_in_flight.min(Semaphore::MAX_PERMITS)));
-    let exchanges = Exchanges { handler, caps, metrics, in_flight, shutdown };
+    let exchanges = Exchanges { handler, caps, metrics, permit, in_flight, shutdown };
     let door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room });
     let (metrics, shutdown) = (&door.exchanges.metrics, &door.exchanges.shutdown);
     let mut backoff = Backoff::default();
@@ -244,13 +247,19 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default() })
+        Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default(), permit: None })
     }
 
     /// Speaks TLS, where there is `tls`; else takes HTTP/2 from clients that begin with it, where `h2c` says so.
     #[must_use]
     pub fn speaking(self, tls: Option<Arc<Tls>>, h2c: bool) -> Self {
         Self { protocols: Protocols { tls, h2c }, ..self }
+    }
+
+    /// Asks `permit` about what is refused here although its head was read: too large a body, or too many requests.
+    #[must_use]
+    pub fn permitting(self, permit: Permit) -> Self {
+        Self { permit: Some(permit), ..self }
     }
 
     /// Where it listens, with the port that was taken.

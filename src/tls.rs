@@ -49,6 +49,19 @@ pub enum TlsSetupError {
     Tls(#[from] rustls::Error),
 }
 
+// === impl TlsSetupError ===
+
+impl TlsSetupError {
+    /// The key of a table that names the file at fault; `None` where it cannot be told.
+    pub fn key(&self) -> Option<&'static str> {
+        match self {
+            Self::Authorities { .. } | Self::NoAuthorities { .. } => Some("ca"),
+            Self::ClientCertificate { .. } | Self::ClientPair(_) => Some("client_certificate"),
+            Self::Tls(_) => None,
+        }
+    }
+}
+
 /// A client that believes the authorities in the PEM file `ca`; without one, the system's, and where it has none, Mozilla's
 /// as they were when this was built. With the PEM files of its `own` certificate and key, it shows that to who asks.
 pub fn client_config(ca: Option<&Path>, own: Option<(&Path, &Path)>) -> Result<ClientConfig, TlsSetupError> {

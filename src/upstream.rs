@@ -2,18 +2,19 @@
 //!
 //! Promised: path, query and body go out as they came in; every wait is bounded; a response that breaks off or stalls is an
 //! error, never a short body. An [`Upstream`] sends a request twice only if its kept connection had died before a byte of an
-//! answer, and then only if it was never written, or is idempotent and without a body (RFC 9110, section 9.2.2); the second
-//! time goes over a fresh connection. A [`Delivery`] sends one again as its route asks for.
+//! answer, and then only if it was never written, or is idempotent and without a body (RFC 9110, section 9.2.2); or if the
+//! upstream says that it has not looked at it, which HTTP/2 can say (RFC 9113, section 8.7). The second time goes over a
+//! fresh connection, or another stream. A [`Delivery`] sends one again as its route asks for.
 //! Not promised: anything about header fields beyond `Host` and message framing. Hop-by-hop fields are the caller's.
 //!
 //! The way of a request: `delivery` gives it credentials and decides whether it is sent again; `pool` leases a connection
-//! (or `connect`s, by `tls` where asked), `upload` watches its body go out, and `response` hands the connection back when
-//! the response has ended.
+//! or one of its streams (`multiplexed`), or `connect`s, by `tls` where asked; `spare` keeps what a second try needs,
+//! `upload` watches the body go out, and `response` hands the connection back when the response has ended.
 
 use std::{sync::Arc, time::Duration};
 
 use hyper::{
-    HeaderMap, Method, Request, Response, StatusCode, Uri, Version,
+    HeaderMap, Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
 };
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
@@ -28,11 +29,13 @@ use crate::{
 
 mod connect;
 mod delivery;
+mod multiplexed;
 mod oauth;
 mod pool;
 mod response;
 pub mod retry;
 mod socket;
+mod spare;
 mod tls;
 mod upload;
 
@@ -42,7 +45,8 @@ pub use oauth::Credentials;
 pub use response::{ResponseBody, ResponseFault};
 
 use connect::Connector;
-use pool::{Lease, Pool};
+use pool::{Failure, Fate, Lease, Pool};
+use spare::Spare;
 use upload::{Upload, UploadWatch, overdue};
 
 /// A server, and the connections to it.
@@ -69,7 +73,10 @@ pub enum UpstreamError {
     /// The response head did not come in time: 504.
     #[error("the response head took too long")]
     ResponseTimeout,
-    /// What came is no HTTP/1 response, or the connection ended before its head did: 502.
+    /// It says that it has not looked at the request, twice or beyond what was kept of it: 502.
+    #[error("the request was turned away unprocessed")]
+    Refused,
+    /// What came is no response, or the connection ended before its head did: 502.
     #[error("no proper response: {0}")]
     Protocol(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The client's own body failed, which is no fault of the upstream: 413 too large, 408 stalled, 400 broken.
@@ -91,7 +98,7 @@ pub enum UpstreamSetupError {
 /// How one attempt over one connection ended.
 enum Attempt {
     Answered(Response<ResponseBody>),
-    /// The kept connection had died before any answer, and the request may be sent again.
+    /// The kept connection had died before any answer, or the upstream did not look at the request, which may be sent again.
     Stale(Request<RequestBody>),
 }
 
@@ -103,6 +110,7 @@ struct Counts {
     busy: Counter,
     response_timeout: Counter,
     protocol: Counter,
+    refused: Counter,
     request: Counter,
     resends: Counter,
     response: Histogram,
@@ -141,37 +149,40 @@ impl Upstream {
     ///
     /// After a 101 response, `hyper::upgrade::on(&mut response)` gives the upstream's side of the tunnel.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
-        let result = self.exchange(self.addressed(request)).await;
+        let result = self.exchange(request).await;
         self.counts.of(&result).inc();
         result
     }
 
     async fn exchange(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
-        let mut lease = self.pool.lease().await?;
-        // Twice at most: only a kept connection can be stale, and the second one is fresh.
+        let switches = request.headers().contains_key(UPGRADE);
+        let mut lease = self.pool.lease(switches).await?;
+        let mut first = true;
         loop {
-            match self.attempt(lease, request).await? {
+            match self.attempt(lease, request, first).await? {
                 Attempt::Answered(response) => return Ok(response),
                 Attempt::Stale(again) => request = again,
             }
+            first = false;
             self.counts.resends.inc();
-            lease = self.pool.fresh().await?;
+            lease = self.pool.fresh(switches).await?;
         }
     }
 
-    async fn attempt(&self, mut lease: Lease, request: Request<RequestBody>) -> Result<Attempt, UpstreamError> {
+    async fn attempt(&self, mut lease: Lease, request: Request<RequestBody>, first: bool) -> Result<Attempt, UpstreamError> {
         let started = Instant::now();
         let asks_upgrade = request.headers().contains_key(UPGRADE);
         let fault = request.body().fault_handle();
-        let copy = if lease.is_reused() { repeatable(&request) } else { None };
+        let (request, spare) = if first { Spare::of(request, &lease) } else { (request, Spare::default()) };
         let watch = UploadWatch::of(request.body());
+        let request = if lease.is_shared() { request } else { self.addressed(request) };
         let sent = lease.send(request.map(|body| Upload::new(body, watch.clone())));
         let received = tokio::select! {
             biased;
             received = sent => received,
             () = overdue(watch.as_ref(), self.response_timeout) => return Err(UpstreamError::ResponseTimeout),
         };
-        let mut failure = match received {
+        let Failure { fate, cause } = match received {
             Ok(response) => {
                 self.counts.response.observe(started.elapsed().as_secs_f64());
                 check_framing(response.headers())?;
@@ -187,20 +198,23 @@ impl Upstream {
             }
             Err(failure) => failure,
         };
-        if lease.is_reused() {
-            let unwritten = failure.take_message().map(|request| request.map(Upload::into_inner));
-            let again = unwritten.or_else(|| copy.filter(|_| !lease.has_answered()));
-            if let Some(again) = again {
-                return Ok(Attempt::Stale(again));
-            }
-        }
-        match fault.get() {
-            Some(fault) => Err(UpstreamError::Request(fault)),
-            None => Err(UpstreamError::Protocol(Box::new(failure.into_error()))),
+        let unprocessed = matches!(fate, Fate::Unprocessed);
+        let again = match fate {
+            _ if !first || fault.get().is_some() => None,
+            Fate::Unwritten(request) if lease.is_reused() => Some(request.map(Upload::into_inner)),
+            Fate::Unprocessed => spare.unprocessed(),
+            Fate::Silent if lease.is_reused() => spare.repeatable(),
+            Fate::Unwritten(_) | Fate::Silent | Fate::Unknown => None,
+        };
+        match (again, fault.get()) {
+            (Some(again), _) => Ok(Attempt::Stale(again)),
+            (None, Some(fault)) => Err(UpstreamError::Request(fault)),
+            (None, None) if unprocessed => Err(UpstreamError::Refused),
+            (None, None) => Err(UpstreamError::Protocol(cause)),
         }
     }
 
-    /// The request as it goes to this upstream (RFC 9112, sections 3.2 and 6).
+    /// The request as it goes to this upstream by HTTP/1.1 (RFC 9112, sections 3.2 and 6).
     fn addressed(&self, request: Request<RequestBody>) -> Request<RequestBody> {
         let (mut parts, body) = request.into_parts();
         parts.uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
@@ -213,22 +227,6 @@ impl Upstream {
         }
         Request::from_parts(parts, body)
     }
-}
-
-/// A copy to send again, where sending twice does what sending once does and there is no body to have been read.
-fn repeatable(request: &Request<RequestBody>) -> Option<Request<RequestBody>> {
-    let idempotent = matches!(
-        *request.method(),
-        Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE
-    );
-    if !idempotent || !request.body().is_empty() {
-        return None;
-    }
-    let mut copy = Request::new(RequestBody::default());
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = request.uri().clone();
-    *copy.headers_mut() = request.headers().clone();
-    Some(copy)
 }
 
 /// Refuses a response whose length two readers could read in two ways (RFC 9112, section 6.3): a length and chunks, two
@@ -260,6 +258,7 @@ impl Counts {
             busy: ended("busy"),
             response_timeout: ended("response_timeout"),
             protocol: ended("protocol"),
+            refused: ended("refused"),
             request: ended("request"),
             resends: metrics.upstream_resends.get_or_create_owned(labels),
             response: metrics.upstream_response.get_or_create_owned(labels),
@@ -274,6 +273,7 @@ impl Counts {
             Err(UpstreamError::Busy) => &self.busy,
             Err(UpstreamError::ResponseTimeout) => &self.response_timeout,
             Err(UpstreamError::Protocol(_)) => &self.protocol,
+            Err(UpstreamError::Refused) => &self.refused,
             Err(UpstreamError::Request(_)) => &self.request,
         }
     }

@@ -52,6 +52,9 @@ pub enum Fault {
     /// A head is longer than it may be.
     #[error("a head beyond the limit")]
     HeadTooLong,
+    /// Bytes came before the request that they could answer was written.
+    #[error("an answer before its request")]
+    Unsolicited,
     /// More interim responses than any server has reason to send.
     #[error("too many interim responses")]
     Interim,
@@ -84,20 +87,24 @@ struct Line<'a> {
     taken: usize,
 }
 
+/// Reads `bytes` by `step`, which says how many it took, to their end or to the first fault.
+fn scan(bytes: &[u8], mut step: impl FnMut(&[u8]) -> Result<usize, Fault>) -> Scanned {
+    let mut clean = 0;
+    while clean < bytes.len() {
+        match step(&bytes[clean..]) {
+            Ok(taken) => clean += taken,
+            Err(fault) => return Scanned { clean, fault: Some(fault) },
+        }
+    }
+    Scanned { clean, fault: None }
+}
+
 // === impl Fault ===
 
 impl Fault {
     /// Whether it lies in a body, so that whoever reads the body must be told.
     pub fn is_in_body(self) -> bool {
         self == Self::Chunk
-    }
-}
-
-// === impl Scanned ===
-
-impl Scanned {
-    fn all(bytes: &[u8]) -> Self {
-        Self { clean: bytes.len(), fault: None }
     }
 }
 

@@ -8,7 +8,8 @@ use cxgate::{
     config::{Config, Rate, Sources, TokenBucket, load},
     gate::{
         client::{Identification, MAX_IDENTITY_BYTES},
-        headers::{X_FORWARDED_FOR, set_forwarding},
+        forwarded::X_FORWARDED_FOR,
+        headers::set_forwarding,
         path::canonical,
         quota::policy,
         websocket::frame::{Boundaries, Header, Sequence},

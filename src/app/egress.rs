@@ -60,7 +60,8 @@ impl Egress {
         let upstreams = upstreams(&config, &metrics)?;
         let credentials = credentials(&config, &metrics)?;
         let sources = sources(&config, &metrics)?;
-        let limiter = Arc::new(Limiter::start(&config.store, &metrics, &tasks)?);
+        let limiter = Limiter::start(&config.store, &metrics, &tasks);
+        let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
         load::start(sources, scales(&config), &limiter, &metrics, &tasks);
         keep_fresh(&credentials, &tasks);
         let floods = Arc::<Floods>::default();

@@ -1,15 +1,21 @@
-//! `cxgate check`: whether the configuration is valid, and what it comes to. Its mistakes are printed by whoever loads it.
+//! `cxgate check`: whether the configuration is valid, with the certificates it names, and what it comes to. Its mistakes are printed by whoever loads it.
 
 use std::{fmt::Write, process::ExitCode};
 
-use super::print;
+use super::{INVALID_CONFIG, print, print_error};
 use crate::{
+    app,
     config::{Config, Loaded, Route},
-    serve::Tls,
 };
 
 pub(super) fn check(loaded: &Loaded) -> anyhow::Result<ExitCode> {
-    loaded.config.listen.tls.as_ref().map(Tls::load).transpose()?;
+    let mistakes = app::check(&loaded.config);
+    if !mistakes.is_empty() {
+        for mistake in &mistakes {
+            print_error(&mistake.to_string());
+        }
+        return Ok(ExitCode::from(INVALID_CONFIG));
+    }
     let mut text = format!("{}: ok\n", loaded.origin);
     summarise(&loaded.config, &mut text)?;
     for warning in &loaded.warnings {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{block_on, start_log};
 use crate::{
-    app::{App, StartError},
+    app::App,
     config::{Config, Loaded},
     log::LogGuard,
     shutdown::Shutdown,
@@ -34,10 +34,7 @@ pub(super) fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config, origin: &str, log: &LogGuard) -> anyhow::Result<ExitCode> {
     // Listened for before anything is bound, so that whoever sees an open port can also stop the process cleanly.
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let app = App::bind(config).map_err(|error| match error {
-        StartError::Tls(error) => anyhow::Error::from(error),
-        error => error.into(),
-    })?;
+    let app = App::bind(config)?;
     tracing::info!(event = "started", proxy = %app.proxy_address(), admin = %app.admin_address(), config = origin, "listening");
     let shutdown = Shutdown::default();
     let watcher = tokio::spawn(signals.act_on(shutdown.clone()));

@@ -32,6 +32,18 @@ pub enum ClientCertificates {
     Require,
 }
 
+/// How an upstream is spoken to, beside HTTP/1.1.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Http2 {
+    /// By HTTP/2 where it offers that in the TLS handshake (ALPN).
+    Auto,
+    /// By HTTP/1.1 only.
+    Off,
+    /// By HTTP/2 without TLS and without asking (RFC 9113, section 3.3).
+    PriorKnowledge,
+}
+
 /// `client_certificate` of an upstream.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct ClientCertificate {

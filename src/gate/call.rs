@@ -6,8 +6,23 @@ use arrayvec::ArrayString;
 use hyper::{HeaderMap, Request, Uri, http::HeaderValue};
 use tokio::time::Instant;
 
-use super::{client::Client, headers::X_REQUEST_ID, route::Route, websocket::Opening};
-use crate::{body::RequestBody, peer::Peer};
+use super::{
+    bad_request::BadRequest,
+    client::{self, Client},
+    headers::X_REQUEST_ID,
+    query,
+    route::{Route, RouteLimit},
+    websocket::Opening,
+};
+use crate::{
+    body::RequestBody,
+    config::Dimension,
+    limiter::{
+        Charge, Terms,
+        key::{Key, KeyHasher},
+    },
+    peer::Peer,
+};
 
 /// A request on its way through the stages. It is handed from stage to stage in a box: each stage's future would otherwise
 /// hold a copy of all of it, and moving those costs far more than one allocation.
@@ -38,6 +53,42 @@ pub struct Call {
 /// field of 1 to 64 of `A-Z a-z 0-9 - _ . : + / =`, else 128 random bits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct RequestId(ArrayString<64>);
+
+// === impl Call ===
+
+impl Call {
+    /// What it asks of a limit.
+    pub fn charge<'l>(&self, limit: &'l RouteLimit, hasher: &KeyHasher) -> Result<Charge<'l>, BadRequest> {
+        Ok(Charge { limit: &limit.limit, key: self.key(limit, hasher)?, cost: limit.cost, terms: Terms::Take })
+    }
+
+    /// Its bucket of a limit.
+    pub fn key(&self, limit: &RouteLimit, hasher: &KeyHasher) -> Result<Key, BadRequest> {
+        let Self { request, client, route, captures, .. } = self;
+        let mut key = hasher.start(&limit.id);
+        for dimension in &limit.per {
+            key = match dimension {
+                Dimension::Client => client.add_identity(key),
+                Dimension::Address => client.add_network(key),
+                Dimension::Route => key.part(route.name.as_bytes()),
+                Dimension::Path(name) => {
+                    let captured = captures.iter().find(|(captured, _)| **captured == **name);
+                    key.part(captured.map_or("", |(_, value)| value).as_bytes())
+                }
+                Dimension::Header(name) => {
+                    let value = client::only_header(request.headers(), name)?.filter(|value| !value.is_empty());
+                    key.part(value.ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
+                }
+                Dimension::Query(name) => {
+                    let value = query::value(request.uri().query().unwrap_or_default(), name)
+                        .map_err(|_| BadRequest::IdentityAmbiguous)?;
+                    key.part(value.filter(|value| !value.is_empty()).ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
+                }
+            };
+        }
+        Ok(key.finish())
+    }
+}
 
 // === impl RequestId ===
 

@@ -15,7 +15,7 @@ use hyper::{
 };
 use ipnet::IpNet;
 
-use super::{forwarded, query, rejection::BadRequest};
+use super::{bad_request::BadRequest, forwarded, query};
 use crate::{
     config::{self, IdentitySource},
     limiter::key::{KeyHasher, KeyParts},

@@ -1,13 +1,12 @@
-//! Cross-origin reading (the CORS protocol of the Fetch standard): lets pages of configured origins read our refusals, and
-//! keeps their preflights from costing anything.
+//! Cross-origin reading (the CORS protocol of the Fetch standard): lets pages of configured origins read our refusals.
 //!
 //! Promised, on a route with `cors` and for an origin in its list: every answer of the gate's own can be read, with its quota
 //! fields; what the upstream answers keeps the upstream's fields, and our quota fields are exposed beside them; a preflight
-//! is answered here. Any other preflight of a limited route passes uncharged, but no faster than [`Preflights::limit`].
-//! Not promised: fields on answers that are made before the route is known (no route, an ambiguous path) or below the gate
-//! (a head that is malformed, too slow or too large, a body announced as too large).
+//! is answered by us (see [`preflight`](super::preflight)).
+//! Not promised: fields on answers to a request that no route takes by its path, or whose head was not read (malformed, too
+//! slow or too large).
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use hyper::{
     HeaderMap, Method, Request, StatusCode,
@@ -19,19 +18,8 @@ use hyper::{
 };
 use prometheus_client::metrics::counter::Counter;
 
-use super::{
-    Outcome,
-    call::Call,
-    rejection::Rejection,
-    response::{Response, ResponseBody},
-    route::RouteLimit,
-    stage::{Next, Stage},
-    throttle,
-};
-use crate::{
-    config,
-    limiter::{Charge, Decision, Limiter, Terms, key::KeyHasher},
-};
+use super::response::{Response, ResponseBody};
+use crate::config;
 
 /// What pages may read of our answers beyond what they always may.
 const EXPOSED: [&str; 7] = [
@@ -60,17 +48,6 @@ pub struct Grant {
     credentials: bool,
 }
 
-/// The stage for preflights.
-#[derive(Clone)]
-pub struct Preflights {
-    /// Decides about those that pass.
-    pub limiter: Arc<Limiter>,
-    /// Names buckets.
-    pub hasher: KeyHasher,
-    /// What they are held to, in place of their route's limits: by address, because they carry no identity.
-    pub limit: Arc<RouteLimit>,
-}
-
 // === impl CorsPolicy ===
 
 impl CorsPolicy {
@@ -91,7 +68,7 @@ impl CorsPolicy {
     }
 
     /// The answer to a preflight that asks for `method`, which the route takes.
-    fn answer(&self, grant: &Grant, method: &Method, asked: &HeaderMap) -> Response {
+    pub fn answer(&self, grant: &Grant, method: &Method, asked: &HeaderMap) -> Response {
         let mut response = Response::new(ResponseBody::own(""));
         *response.status_mut() = StatusCode::NO_CONTENT;
         let headers = response.headers_mut();
@@ -142,44 +119,6 @@ pub fn preflighted<B>(request: &Request<B>) -> Option<Method> {
     let is_preflight = request.method() == Method::OPTIONS && headers.contains_key(ORIGIN) && !headers.contains_key(UPGRADE);
     let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_preflight)?;
     Method::from_bytes(asked.as_bytes()).ok()
-}
-
-// === impl Preflights ===
-
-impl Stage for Preflights {
-    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
-        let headers = call.request.headers();
-        let Some(method) = preflighted(&call.request) else { return next.call(call).await };
-        if let Some(cors) = &call.route.cors
-            && let Some(grant) = cors.grant(headers)
-        {
-            return Ok(cors.answer(&grant, &method, headers));
-        }
-        if !call.route.limits.is_empty() {
-            self.hold(&call).await?;
-            call.exempt = true;
-        }
-        next.call(call).await
-    }
-}
-
-impl Preflights {
-    async fn hold(&self, call: &Call) -> Result<(), Rejection> {
-        let limit = &*self.limit;
-        let charge =
-            Charge { limit: &limit.limit, key: limit.key(call, &self.hasher)?, cost: limit.cost, terms: Terms::Take };
-        match self.limiter.decide(&[charge]).await {
-            Decision::Admitted { .. } => {
-                limit.admitted.inc();
-                Ok(())
-            }
-            Decision::Unlimited => Ok(()),
-            Decision::Refused { standings } => {
-                Err(throttle::refuse(std::slice::from_ref(limit), None, &standings, call.request.headers()))
-            }
-            Decision::Unavailable { retry_after } => Err(Rejection::StoreUnavailable { retry_after }),
-        }
-    }
 }
 
 #[cfg(test)]

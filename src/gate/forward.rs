@@ -12,6 +12,7 @@ use tracing::warn;
 use super::{
     Outcome,
     call::Call,
+    cors,
     headers::{self, X_REQUEST_ID},
     query,
     rejection::Rejection,
@@ -56,7 +57,12 @@ impl Next for Forward {
         }
 
         let clock = ServerTiming::decided(received);
-        match route.upstream.send(request).await {
+        let sent = if cors::preflighted(&request).is_some() {
+            route.upstream.send_preflight(request).await
+        } else {
+            route.upstream.send(request).await
+        };
+        match sent {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.switch_protocols(answer, client_side, socket)
             }

@@ -12,7 +12,8 @@ use hyper::{
 };
 use ipnet::IpNet;
 
-use super::headers::X_FORWARDED_FOR;
+/// The addresses a request came through.
+pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The client behind `peer`: `peer` itself, unless it is in `trusted` and says otherwise.
 pub fn client_address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {

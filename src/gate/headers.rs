@@ -11,12 +11,10 @@ use hyper::{
     header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
 };
 
-use super::forwarded;
+use super::forwarded::{self, X_FORWARDED_FOR};
 
 /// Carries a [`RequestId`](super::call::RequestId).
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The addresses a request came through.
-pub const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// The host the client asked for.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The scheme the client used.

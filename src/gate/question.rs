@@ -3,15 +3,16 @@
 use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
-use hyper::HeaderMap;
+use hyper::{HeaderMap, header::HeaderValue};
 
 use super::{
+    bad_request::BadRequest,
     call::Call,
     guard::{Cooldown, Guard},
+    limited::Limited,
     quota::QuotaFields,
-    rejection::{BadRequest, Rejection},
+    rejection::Rejection,
     route::{Route, RouteLimit},
-    throttle::{Limited, count_refusals, refuse},
 };
 use crate::limiter::{
     Charge, MAX_CHARGES, Standing,
@@ -34,7 +35,7 @@ impl<'a> Question<'a> {
     /// The question of a call on `route`. A trusted client bypasses limits, but not its upstream's wish to be left alone.
     pub fn of(route: &'a Route, call: &Call, hasher: &KeyHasher) -> Result<Self, BadRequest> {
         let limits = if call.exempt { &[][..] } else { &route.limits[..] };
-        let mut charges = limits.iter().map(|limit| limit.charge(call, hasher)).collect::<Result<ArrayVec<_, _>, _>>()?;
+        let mut charges = limits.iter().map(|limit| call.charge(limit, hasher)).collect::<Result<ArrayVec<_, _>, _>>()?;
         let mut guards = ArrayVec::new();
         let newcomers = route.newcomers.as_ref().filter(|_| !call.exempt);
         if let Some((newcomers, charge)) = newcomers.and_then(|guard| Some((guard, guard.charge(&call.client, hasher)?))) {
@@ -89,5 +90,28 @@ impl<'a> Question<'a> {
             }
             _ => refuse(self.limits, self.route.policy.as_ref(), standings, headers),
         }
+    }
+}
+
+/// Counts the limits that lack tokens.
+fn count_refusals(limits: &[RouteLimit], standings: &[Standing]) {
+    for (limit, _) in limits.iter().zip(standings).filter(|(limit, standing)| standing.tokens < limit.cost) {
+        limit.refused.inc();
+    }
+}
+
+/// The refusal of a request with `headers` by the limits that lack tokens, which are counted.
+pub fn refuse(
+    limits: &[RouteLimit],
+    policy: Option<&HeaderValue>,
+    standings: &[Standing],
+    headers: &HeaderMap,
+) -> Rejection {
+    count_refusals(limits, standings);
+    match QuotaFields::refused(limits, policy, standings) {
+        Some((tightest, fields)) => {
+            Limited::new(Arc::clone(&limits[tightest].name), fields.reset, Some(fields), headers).into()
+        }
+        None => Rejection::NoRoute,
     }
 }

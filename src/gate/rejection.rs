@@ -1,22 +1,25 @@
 //! Why a request was not forwarded, or not answered by the upstream, and how that is said in HTTP.
 //!
 //! Promised: [`Rejection`] is closed and [`Rejection::code`] and [`Rejection::into_response`] are the one place where its
-//! variants become codes, statuses and fields. Codes are stable names; nothing of an inner error reaches a client.
+//! variants become [codes](Code) and fields; nothing of an inner error reaches a client.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method, StatusCode,
+    HeaderMap, Method,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
 use super::{
+    bad_request::BadRequest,
+    limited::Limited,
     response::{Response, ResponseBody},
-    throttle::Limited,
+    route::Unrouted,
 };
 use crate::{
     body::Fault,
+    code::Code,
     limiter::retry_after_seconds,
     upstream::{ConnectError, UpstreamError},
 };
@@ -50,45 +53,6 @@ pub enum Rejection {
     CredentialsUnavailable,
 }
 
-/// What cannot be understood in one way only.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadRequest {
-    /// Two identities.
-    IdentityAmbiguous,
-    /// An identity that is too long or not printable.
-    IdentityInvalid,
-    /// A limit counts by a header or parameter that is absent or empty.
-    LimitKeyMissing,
-    /// A path that servers read differently.
-    PathAmbiguous,
-    /// No host, several, or one that contradicts the target (RFC 9112, section 3.2).
-    HostInvalid,
-}
-
-/// The stable name of a rejection, for bodies, metrics and logs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[expect(missing_docs, reason = "each is the name it is written with")]
-pub enum Code {
-    NoRoute,
-    MethodNotAllowed,
-    IdentityAmbiguous,
-    IdentityInvalid,
-    LimitKeyMissing,
-    PathAmbiguous,
-    HostInvalid,
-    RateLimitExceeded,
-    StoreUnavailable,
-    BodyTooLarge,
-    BodyTooSlow,
-    BodyBroken,
-    UpstreamUnreachable,
-    UpstreamBusy,
-    UpstreamTimeout,
-    UpstreamFailed,
-    TooManySockets,
-    CredentialsUnavailable,
-}
-
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -99,76 +63,6 @@ const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
 /// How long to stay away with too many sockets: when one of them ends, nobody can say.
 pub const SOCKETS_RETRY_AFTER: Duration = Duration::from_secs(10);
-
-// === impl Code ===
-
-impl Code {
-    /// Every code, in the order of their discriminants.
-    pub const ALL: [Self; 18] = [
-        Self::NoRoute,
-        Self::MethodNotAllowed,
-        Self::IdentityAmbiguous,
-        Self::IdentityInvalid,
-        Self::LimitKeyMissing,
-        Self::PathAmbiguous,
-        Self::HostInvalid,
-        Self::RateLimitExceeded,
-        Self::StoreUnavailable,
-        Self::BodyTooLarge,
-        Self::BodyTooSlow,
-        Self::BodyBroken,
-        Self::UpstreamUnreachable,
-        Self::UpstreamBusy,
-        Self::UpstreamTimeout,
-        Self::UpstreamFailed,
-        Self::TooManySockets,
-        Self::CredentialsUnavailable,
-    ];
-
-    /// As it is written.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::NoRoute => "no_route",
-            Self::MethodNotAllowed => "method_not_allowed",
-            Self::IdentityAmbiguous => "identity_ambiguous",
-            Self::IdentityInvalid => "identity_invalid",
-            Self::LimitKeyMissing => "limit_key_missing",
-            Self::PathAmbiguous => "path_ambiguous",
-            Self::HostInvalid => "host_invalid",
-            Self::RateLimitExceeded => "rate_limit_exceeded",
-            Self::StoreUnavailable => "store_unavailable",
-            Self::BodyTooLarge => "body_too_large",
-            Self::BodyTooSlow => "request_timeout",
-            Self::BodyBroken => "body_broken",
-            Self::UpstreamUnreachable => "upstream_unreachable",
-            Self::UpstreamBusy => "upstream_busy",
-            Self::UpstreamTimeout => "upstream_timeout",
-            Self::UpstreamFailed => "upstream_failed",
-            Self::TooManySockets => "too_many_sockets",
-            Self::CredentialsUnavailable => "credentials_unavailable",
-        }
-    }
-
-    /// Its status.
-    pub fn status(self) -> StatusCode {
-        match self {
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
-            Self::IdentityAmbiguous
-            | Self::IdentityInvalid
-            | Self::LimitKeyMissing
-            | Self::PathAmbiguous
-            | Self::HostInvalid
-            | Self::BodyBroken => StatusCode::BAD_REQUEST,
-            Self::RateLimitExceeded | Self::TooManySockets => StatusCode::TOO_MANY_REQUESTS,
-            Self::StoreUnavailable | Self::UpstreamBusy => StatusCode::SERVICE_UNAVAILABLE,
-            Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::BodyTooSlow => StatusCode::REQUEST_TIMEOUT,
-            Self::UpstreamUnreachable | Self::UpstreamFailed | Self::CredentialsUnavailable => StatusCode::BAD_GATEWAY,
-            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
-        }
-    }
-}
 
 // === impl Rejection ===
 
@@ -188,7 +82,7 @@ impl Rejection {
             Self::TooManySockets => Code::TooManySockets,
             Self::Body(fault) | Self::Upstream(UpstreamError::Request(fault)) => match fault {
                 Fault::TooLarge => Code::BodyTooLarge,
-                Fault::Stalled => Code::BodyTooSlow,
+                Fault::Stalled => Code::RequestTimeout,
                 Fault::Broken => Code::BodyBroken,
             },
             Self::Upstream(error) => upstream_code(error),
@@ -204,7 +98,7 @@ impl Rejection {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(CACHE_CONTROL, NO_STORE);
-        let mut body = format!(r#"{{"error":"{}"}}"#, code.as_str());
+        let mut body = code.body();
         match self {
             Self::NoRoute | Self::CredentialsUnavailable => {}
             Self::MethodNotAllowed { allowed } => {
@@ -240,6 +134,16 @@ impl From<Limited> for Rejection {
     }
 }
 
+impl From<Unrouted> for Rejection {
+    fn from(unrouted: Unrouted) -> Self {
+        match unrouted {
+            Unrouted::NoRoute => Self::NoRoute,
+            Unrouted::MethodNotAllowed { allowed } => Self::MethodNotAllowed { allowed },
+            Unrouted::BadRequest(reason) => Self::BadRequest(reason),
+        }
+    }
+}
+
 impl From<BadRequest> for Rejection {
     fn from(reason: BadRequest) -> Self {
         Self::BadRequest(reason)
@@ -260,7 +164,7 @@ fn upstream_code(error: &UpstreamError) -> Code {
         UpstreamError::Connect(_) => Code::UpstreamUnreachable,
         UpstreamError::Busy => Code::UpstreamBusy,
         UpstreamError::ConnectTimeout | UpstreamError::ResponseTimeout => Code::UpstreamTimeout,
-        UpstreamError::Protocol(_) | UpstreamError::Request(_) => Code::UpstreamFailed,
+        UpstreamError::Protocol(_) | UpstreamError::Refused | UpstreamError::Request(_) => Code::UpstreamFailed,
     }
 }
 
@@ -274,6 +178,7 @@ fn proxy_status(error: &UpstreamError) -> HeaderValue {
         UpstreamError::Busy => "cxgate; error=connection_limit_reached",
         UpstreamError::ResponseTimeout => "cxgate; error=http_response_timeout",
         UpstreamError::Protocol(_) => "cxgate; error=http_protocol_error",
+        UpstreamError::Refused => "cxgate; error=connection_terminated",
         UpstreamError::Request(_) => "cxgate; error=http_request_error",
     })
 }
@@ -281,14 +186,6 @@ fn proxy_status(error: &UpstreamError) -> HeaderValue {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn every_code_stands_once_in_the_order_of_its_number() {
-        for (number, code) in Code::ALL.into_iter().enumerate() {
-            assert_eq!(code as usize, number, "{}", code.as_str());
-            assert!(code.status().is_client_error() || code.status().is_server_error());
-        }
-    }
 
     #[test]
     fn an_answer_of_our_own_is_json_with_its_code_and_is_not_stored() {

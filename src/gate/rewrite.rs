@@ -7,7 +7,7 @@
 use hyper::{Uri, http::uri::PathAndQuery};
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
-use super::rejection::BadRequest;
+use super::bad_request::BadRequest;
 
 /// What a segment is made of as it is (RFC 3986, section 3.3), but for `;` and what is percent-encoded.
 const CLEAN: &[u8] = b"-._~!$&'()*+,=:@";

@@ -11,23 +11,14 @@ use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::time::Instant;
 
 use super::{
-    call::Call,
-    client,
-    cors::{self, CorsPolicy},
+    bad_request::BadRequest,
+    cors::{self, CorsPolicy, Grant},
     guard::{Cooldown, Newcomers},
-    path, query,
-    rejection::{BadRequest, Rejection},
+    path,
     rewrite::Rewrite,
     websocket,
 };
-use crate::{
-    config::Dimension,
-    limiter::{
-        Charge, Limit, Terms,
-        key::{Key, KeyHasher},
-    },
-    upstream::Delivery,
-};
+use crate::{config::Dimension, limiter::Limit, upstream::Delivery};
 
 /// A route as the gate runs it.
 pub struct Route {
@@ -112,6 +103,20 @@ pub struct Found {
     pub rewritten: Option<Uri>,
 }
 
+/// Why no route takes a request.
+#[derive(Debug)]
+pub enum Unrouted {
+    /// None takes the path.
+    NoRoute,
+    /// Some take the path, but not with this method.
+    MethodNotAllowed {
+        /// The methods they take.
+        allowed: Vec<Method>,
+    },
+    /// The path cannot be understood in one way only.
+    BadRequest(BadRequest),
+}
+
 /// A path and everything below it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Pattern(Vec<Segment>);
@@ -138,26 +143,40 @@ impl RouteTable {
     }
 
     /// The route of a request to `host` (without port).
-    pub fn find<B>(&self, request: &Request<B>, host: &str) -> Result<Found, Rejection> {
+    pub fn find<B>(&self, request: &Request<B>, host: &str) -> Result<Found, Unrouted> {
         let canonical = path::canonical(request.uri().path()).map_err(|path::Ambiguous| BadRequest::PathAmbiguous)?;
         // A preflight asks on behalf of the request that is to follow.
         let method = cors::preflighted(request).unwrap_or_else(|| request.method().clone());
         let mut allowed = Vec::new();
-        for entry in &self.0 {
-            if entry.host.as_deref().is_some_and(|wanted| !wanted.eq_ignore_ascii_case(host)) {
-                continue;
-            }
-            let Some(captures) = entry.pattern.captures(&canonical) else { continue };
-            if entry.rewrite.is_some() && !entry.pattern.is_whole(&canonical) {
-                continue;
-            }
+        for (entry, captures) in self.taking(&canonical, host) {
             if entry.methods.is_empty() || entry.methods.contains(&method) {
                 let rewritten = entry.rewrite.as_ref().map(|rewrite| rewrite.target(request.uri())).transpose()?;
                 return Ok(Found { route: Arc::clone(&entry.route), captures, rewritten });
             }
             allowed.extend_from_slice(&entry.methods);
         }
-        Err(if allowed.is_empty() { Rejection::NoRoute } else { Rejection::MethodNotAllowed { allowed } })
+        Err(if allowed.is_empty() { Unrouted::NoRoute } else { Unrouted::MethodNotAllowed { allowed } })
+    }
+
+    /// Whether the page that sent a request to `host` may read its answer by a route that takes its path, if not its method.
+    pub fn grant<B>(&self, request: &Request<B>, host: &str) -> Option<Grant> {
+        let canonical = path::canonical(request.uri().path()).ok()?;
+        self.taking(&canonical, host).find_map(|(entry, _)| entry.route.cors.as_ref()?.grant(request.headers()))
+    }
+
+    /// What takes a canonical path of `host`, whatever the method.
+    fn taking<'a>(&'a self, canonical: &'a str, host: &'a str) -> impl Iterator<Item = (&'a Entry, Captures)> {
+        let fits = |entry: &Entry| entry.host.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host));
+        self.0.iter().filter(move |entry| fits(entry)).filter_map(|entry| {
+            let captures = entry.pattern.captures(canonical)?;
+            (entry.rewrite.is_none() || entry.pattern.is_whole(canonical)).then_some((entry, captures))
+        })
+    }
+}
+
+impl From<BadRequest> for Unrouted {
+    fn from(reason: BadRequest) -> Self {
+        Self::BadRequest(reason)
     }
 }
 
@@ -197,42 +216,6 @@ impl Segment {
             Some(name) => Self::Capture(name.into()),
             None => Self::Literal(segment.to_ascii_lowercase()),
         }
-    }
-}
-
-// === impl RouteLimit ===
-
-impl RouteLimit {
-    /// What a call asks of it.
-    pub fn charge(&self, call: &Call, hasher: &KeyHasher) -> Result<Charge<'_>, BadRequest> {
-        Ok(Charge { limit: &self.limit, key: self.key(call, hasher)?, cost: self.cost, terms: Terms::Take })
-    }
-
-    /// The bucket of a call.
-    pub fn key(&self, call: &Call, hasher: &KeyHasher) -> Result<Key, BadRequest> {
-        let Call { request, client, route, captures, .. } = call;
-        let mut key = hasher.start(&self.id);
-        for dimension in &self.per {
-            key = match dimension {
-                Dimension::Client => client.add_identity(key),
-                Dimension::Address => client.add_network(key),
-                Dimension::Route => key.part(route.name.as_bytes()),
-                Dimension::Path(name) => {
-                    let captured = captures.iter().find(|(captured, _)| **captured == **name);
-                    key.part(captured.map_or("", |(_, value)| value).as_bytes())
-                }
-                Dimension::Header(name) => {
-                    let value = client::only_header(request.headers(), name)?.filter(|value| !value.is_empty());
-                    key.part(value.ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
-                }
-                Dimension::Query(name) => {
-                    let value = query::value(request.uri().query().unwrap_or_default(), name)
-                        .map_err(|_| BadRequest::IdentityAmbiguous)?;
-                    key.part(value.filter(|value| !value.is_empty()).ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
-                }
-            };
-        }
-        Ok(key.finish())
     }
 }
 

@@ -8,12 +8,12 @@ use prometheus_client::metrics::counter::Counter;
 use super::{
     Counters, Gate, Stages,
     client::Identification,
-    cors::{CorsPolicy, Preflights},
+    cors::CorsPolicy,
     flood::Floods,
     forward::Forward,
     guard::{Cooldown, Guard, Newcomers},
+    preflight::Preflights,
     quota,
-    rejection::Code,
     rewrite::Rewrite,
     route::{Entry, Pattern, Route, RouteCounters, RouteLimit, RouteTable},
     throttle::Throttle,
@@ -23,6 +23,7 @@ use super::{
     whitelist::Whitelist,
 };
 use crate::{
+    code::Code,
     config::{self, Config, Dimension, Factor, IdentitySource},
     limiter::{
         Limit, Limiter,

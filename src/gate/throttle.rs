@@ -6,22 +6,17 @@
 
 use std::sync::Arc;
 
-use hyper::{
-    HeaderMap, StatusCode,
-    header::{ACCEPT, HeaderValue},
-};
+use hyper::StatusCode;
 
 use super::{
     Outcome,
     call::Call,
     question::Question,
-    quota::QuotaFields,
     rejection::Rejection,
     response::Response,
-    route::RouteLimit,
     stage::{Next, Stage},
 };
-use crate::limiter::{Decision, Limiter, Standing, key::KeyHasher};
+use crate::limiter::{Decision, Limiter, key::KeyHasher};
 
 /// Holds requests to the limits of their route.
 #[derive(Clone)]
@@ -30,19 +25,6 @@ pub struct Throttle {
     pub limiter: Arc<Limiter>,
     /// Names buckets.
     pub hasher: KeyHasher,
-}
-
-/// A refusal, with all that is said about it.
-#[derive(Debug)]
-pub struct Limited {
-    /// The limit, or the guard, to wait for.
-    pub limit: Arc<str>,
-    /// Seconds after which the same request would pass, if nothing else came.
-    pub retry_after: u64,
-    /// What is left of the quotas, where one of them refused.
-    pub fields: Option<QuotaFields>,
-    /// Whether the client asked for an RFC 9457 document.
-    pub problem_json: bool,
 }
 
 impl Stage for Throttle {
@@ -84,53 +66,5 @@ impl Stage for Throttle {
             fields.apply(response.headers_mut());
         }
         Ok(response)
-    }
-}
-
-/// Counts the limits that lack tokens.
-pub fn count_refusals(limits: &[RouteLimit], standings: &[Standing]) {
-    for (limit, _) in limits.iter().zip(standings).filter(|(limit, standing)| standing.tokens < limit.cost) {
-        limit.refused.inc();
-    }
-}
-
-/// The refusal of a request with `headers` by the limits that lack tokens, which are counted.
-pub fn refuse(
-    limits: &[RouteLimit],
-    policy: Option<&HeaderValue>,
-    standings: &[Standing],
-    headers: &HeaderMap,
-) -> Rejection {
-    count_refusals(limits, standings);
-    match QuotaFields::refused(limits, policy, standings) {
-        Some((tightest, fields)) => {
-            Limited::new(Arc::clone(&limits[tightest].name), fields.reset, Some(fields), headers).into()
-        }
-        None => Rejection::NoRoute,
-    }
-}
-
-// === impl Limited ===
-
-impl Limited {
-    /// A refusal of a request with `headers`, in the form they ask for.
-    pub fn new(limit: Arc<str>, retry_after: u64, fields: Option<QuotaFields>, headers: &HeaderMap) -> Self {
-        let mut accepted = headers.get_all(ACCEPT).iter();
-        let problem_json =
-            accepted.any(|accept| accept.to_str().is_ok_and(|accept| accept.contains("application/problem+json")));
-        Self { limit, retry_after, fields, problem_json }
-    }
-
-    /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
-    pub fn body(&self) -> String {
-        let Self { limit, retry_after, .. } = self;
-        let refusal = format!(r#""error":"rate_limit_exceeded","retry_after":{retry_after},"limit":"{limit}""#);
-        if !self.problem_json {
-            return format!("{{{refusal}}}");
-        }
-        let kind = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-        format!(
-            r#"{{"type":"{kind}","title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":["{limit}"],{refusal}}}"#
-        )
     }
 }

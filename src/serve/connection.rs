@@ -25,11 +25,11 @@ use super::{
     exchange::Exchanges,
     overload::{Leave, Room},
     progress::{Phase, Progress},
-    refusal::Refusal,
+    refusal,
     socket::Socket,
     stream::Stream,
 };
-use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown};
+use crate::{body::RequestBody, code::Code, peer::Peer, shutdown::Shutdown};
 
 /// The most hyper gathers of one connection in either direction; heads may need more, see [`Caps::max_header_bytes`].
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -99,11 +99,11 @@ where
     let mut socket = parts.io.into_inner();
     let last_words = match &end {
         End::Hyper(Err(error)) if error.is_parse() && progress.is_awaiting_head() => {
-            let refusal = Refusal::of_head(error, &parts.read_buf, exchanges.caps.max_header_bytes);
+            let refusal = refusal::of_head(error, &parts.read_buf, exchanges.caps.max_header_bytes);
             Some(exchanges.refuse_head(refusal))
         }
-        End::Overdue(Phase::Head { .. }) => Some(exchanges.refuse_head(Refusal::HeadTooSlow)),
-        End::Overdue(Phase::Refused(fault)) => Some(exchanges.refuse_head(Refusal::from(*fault))),
+        End::Overdue(Phase::Head { .. }) => Some(exchanges.refuse_head(Code::RequestTimeout)),
+        End::Overdue(Phase::Refused(fault)) => Some(exchanges.refuse_head(refusal::of_fault(*fault))),
         End::Hyper(Ok(())) if progress.has_unread() => Some(String::new()),
         _ => None,
     };

@@ -18,18 +18,19 @@ use hyper::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    BoxError, Caps, ListenerMetrics,
+    BoxError, Caps, ListenerMetrics, Permit,
     panics::catch_panic,
     progress::{Exchange, Progress},
-    refusal::Refusal,
+    refusal,
 };
-use crate::{body::RequestBody, metrics::CodeLabels, peer::Peer, shutdown::Shutdown};
+use crate::{body::RequestBody, code::Code, metrics::CodeLabels, peer::Peer, shutdown::Shutdown};
 
 /// What the exchanges of all connections share.
 pub(super) struct Exchanges<H> {
     pub(super) handler: H,
     pub(super) caps: Caps,
     pub(super) metrics: ListenerMetrics,
+    pub(super) permit: Option<Permit>,
     /// The places of requests in service.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) shutdown: Shutdown,
@@ -94,43 +95,51 @@ where
     /// Answers one request.
     pub(super) async fn respond<W>(&self, peer: Peer, request: Request<Incoming>, watch: W) -> Response<ServedBody<B, W>> {
         let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok();
-        let handled = match in_flight {
-            Some(_) => self.handle(peer, request).await,
-            None => Err(Refusal::Overloaded),
-        };
-        let response = match handled {
-            Ok(response) => response.map(Either::Left),
-            Err(refusal) => self.refuse(refusal).map(Either::Right),
+        let is_too_large = request.body().size_hint().exact().is_some_and(|length| length > self.caps.max_body_bytes);
+        let response = match in_flight {
+            None => self.refuse(Code::Overloaded, &request).map(Either::Right),
+            Some(_) if is_too_large => self.refuse(Code::BodyTooLarge, &request).map(Either::Right),
+            Some(_) => match self.handle(peer, request).await {
+                Some(response) => response.map(Either::Left),
+                None => self.answer_alone(Code::InternalError).map(Either::Right),
+            },
         };
         response.map(|body| ServedBody { body, watch, _in_flight: in_flight })
     }
 
-    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Result<Response<B>, Refusal> {
+    /// The handler's answer; `None` where it panicked.
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Option<Response<B>> {
         let caps = &self.caps;
-        if request.body().size_hint().exact().is_some_and(|length| length > caps.max_body_bytes) {
-            return Err(Refusal::BodyTooLarge);
-        }
         let request = request.map(|body| RequestBody::streaming(body, caps.max_body_bytes, caps.body_idle_timeout));
         // The call itself may panic too, so it is made inside the future.
         let handled = async { (self.handler)(peer, request).await };
-        catch_panic(handled, self.metrics.panics.clone()).await.ok_or(Refusal::Panicked)
+        catch_panic(handled, self.metrics.panics.clone()).await
     }
 }
 
 impl<H> Exchanges<H> {
     /// Refuses a head that hyper could not read or did not get: the answer as it goes over the wire.
-    pub(super) fn refuse_head(&self, refusal: Refusal) -> String {
-        self.count(refusal);
-        refusal.message()
+    pub(super) fn refuse_head(&self, code: Code) -> String {
+        self.count(code);
+        refusal::message(code)
     }
 
-    fn refuse(&self, refusal: Refusal) -> Response<Full<Bytes>> {
-        self.count(refusal);
-        refusal.response()
+    /// Refuses a request whose head was read, so that a page it came from may be known.
+    fn refuse(&self, code: Code, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let mut response = self.answer_alone(code);
+        if let Some(permit) = &self.permit {
+            permit(request, response.headers_mut());
+        }
+        response
     }
 
-    fn count(&self, refusal: Refusal) {
-        self.metrics.rejections.get_or_create(&CodeLabels { code: refusal.code() }).inc();
+    fn answer_alone(&self, code: Code) -> Response<Full<Bytes>> {
+        self.count(code);
+        refusal::response(code)
+    }
+
+    fn count(&self, code: Code) {
+        self.metrics.rejections.get_or_create(&CodeLabels { code: code.as_str() }).inc();
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::{
 };
 
 use super::{UpstreamError, UpstreamSetupError, socket::Stream, tls::Tls};
-use crate::config;
+use crate::config::{self, Http2};
 
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -29,27 +29,48 @@ pub(super) struct Connector {
     host: String,
     port: u16,
     tls: Option<Tls>,
+    http2: Http2,
+}
+
+/// A connection that is ready for HTTP.
+pub(super) struct Connected {
+    pub(super) stream: Stream,
+    /// Whether HTTP/2 is what is spoken on it.
+    pub(super) http2: bool,
 }
 
 // === impl Connector ===
 
 impl Connector {
     pub(super) fn new(config: &config::Upstream) -> Result<Self, UpstreamSetupError> {
-        let config::Upstream { url: origin, ca, client_certificate, .. } = config;
+        let config::Upstream { url: origin, ca, client_certificate, http2, .. } = config;
         let tls = || Tls::new(&origin.host, ca.as_deref(), client_certificate.as_ref());
         let tls = origin.tls.then(tls).transpose()?;
-        Ok(Self { host: origin.host.clone(), port: origin.port, tls })
+        Ok(Self { host: origin.host.clone(), port: origin.port, tls, http2: *http2 })
     }
 
-    /// A connection that is ready for HTTP.
-    pub(super) async fn connect(&self, deadline: Instant) -> Result<Stream, UpstreamError> {
+    /// Whether a connection may turn out to speak HTTP/2.
+    pub(super) fn may_speak_http2(&self) -> bool {
+        match self.http2 {
+            Http2::Auto => self.tls.is_some(),
+            Http2::PriorKnowledge => true,
+            Http2::Off => false,
+        }
+    }
+
+    /// A new connection; without `offer_http2` it speaks HTTP/1.1.
+    pub(super) async fn connect(&self, offer_http2: bool, deadline: Instant) -> Result<Connected, UpstreamError> {
+        let offer_http2 = offer_http2 && self.may_speak_http2();
         let connected = async {
             let stream = self.reach(deadline).await?;
             // Requests are written in whole pieces; waiting to fill a segment would only delay their last one.
             stream.set_nodelay(true).map_err(ConnectError::Tcp)?;
             match &self.tls {
-                None => Ok(Stream::Plain(stream)),
-                Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(stream).await.map_err(ConnectError::Tls)?))),
+                None => Ok(Connected { stream: Stream::Plain(stream), http2: offer_http2 }),
+                Some(tls) => {
+                    let (stream, http2) = tls.handshake(stream, offer_http2).await.map_err(ConnectError::Tls)?;
+                    Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2 })
+                }
             }
         };
         timeout_at(deadline, connected).await.map_err(|_| UpstreamError::ConnectTimeout)?

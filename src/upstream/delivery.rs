@@ -122,6 +122,15 @@ impl Delivery {
         }
     }
 
+    /// Delivers a preflight, once and without the route's credentials: what it asks for is answered to everyone, and the
+    /// protocol has none in it (Fetch standard, "CORS-preflight fetch").
+    pub async fn send_preflight(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, DeliveryError> {
+        if self.identity.is_some() {
+            request.headers_mut().remove(AUTHORIZATION);
+        }
+        Ok(self.upstream.send(request).await?)
+    }
+
     /// Counts the request, and takes the caller's own credentials out of it where the route has others.
     fn pack(&self, request: Request<RequestBody>) -> Parcel {
         let (mut head, body) = request.into_parts();

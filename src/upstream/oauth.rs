@@ -91,6 +91,7 @@ impl Credentials {
             // A token is asked for too seldom to keep a connection.
             idle_timeout: config.timeout,
             max_connections: 1,
+            http2: config::Http2::Off,
             ca: config.ca.clone(),
             client_certificate: None,
         };

@@ -1,7 +1,8 @@
 //! The connections to one upstream: kept after use, bounded in number, closed when unused for too long.
 //!
-//! A permit belongs to every connection in use, and the resting ones need none: a new connection is made only when none
-//! rests, so that in use and at rest together never exceed the permits.
+//! A permit belongs to every exchange, and with it to every connection of HTTP/1 in use. Resting ones need none: a new
+//! connection is made only when none rests, so that in use and at rest together never exceed the permits. Exchanges of
+//! HTTP/2 share connections, see [`multiplexed`](super::multiplexed); those that ask to switch protocols need HTTP/1.1.
 
 use std::{
     collections::VecDeque,
@@ -11,11 +12,7 @@ use std::{
 
 use hyper::{
     Request, Response,
-    body::Incoming,
-    client::conn::{
-        TrySendError,
-        http1::{self, SendRequest},
-    },
+    client::conn::http1::{self, SendRequest},
 };
 use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::gauge::Gauge;
@@ -27,8 +24,10 @@ use tokio::{
 
 use super::{
     UpstreamError,
-    connect::Connector,
-    socket::{Place, Socket},
+    connect::{Connected, Connector},
+    multiplexed::{Multiplexed, Stream as SharedStream},
+    response::Incoming,
+    socket::{Open, Place, Socket},
     upload::Upload,
 };
 use crate::config;
@@ -48,15 +47,43 @@ pub(super) struct Pool {
     permits: Arc<Semaphore>,
     open: Gauge,
     resting: Mutex<Resting>,
+    /// `None` where the upstream is not spoken to by HTTP/2.
+    shared: Option<Multiplexed>,
 }
 
-/// A connection for one exchange. Dropped before it is given back, it is closed, whatever it is doing.
-pub(super) struct Lease {
+/// What one exchange goes over.
+pub(super) enum Lease {
+    /// A connection of its own.
+    Http1(Connection),
+    /// A stream among others.
+    Http2(SharedStream),
+}
+
+/// A connection of HTTP/1 for one exchange. Dropped before it is given back, it is closed, whatever it is doing.
+pub(super) struct Connection {
     pool: Weak<Pool>,
     sender: SendRequest<Upload>,
     place: Arc<Place>,
     driver: Driver,
     reused: bool,
+}
+
+/// Why an exchange has no response head, and what is known of its request.
+pub(super) struct Failure {
+    pub(super) fate: Fate,
+    pub(super) cause: Box<dyn std::error::Error + Send + Sync>,
+}
+
+/// What became of a request that has no answer.
+pub(super) enum Fate {
+    /// No byte of it was written; here it is.
+    Unwritten(Box<Request<Upload>>),
+    /// The upstream says that it has not looked at it (RFC 9113, section 8.7).
+    Unprocessed,
+    /// The connection ended, and there was no byte of an answer.
+    Silent,
+    /// It may have been processed.
+    Unknown,
 }
 
 /// The task that moves a connection's bytes; it ends with this, unless it was let go.
@@ -65,7 +92,7 @@ struct Driver(Option<AbortHandle>);
 #[derive(Default)]
 struct Resting {
     /// Longest unused in front. The last one in is the first to go out, so that those not needed grow old.
-    connections: VecDeque<(Instant, Lease)>,
+    connections: VecDeque<(Instant, Connection)>,
     /// Whether a task is there to close the old ones.
     swept: bool,
 }
@@ -75,6 +102,7 @@ struct Resting {
 impl Pool {
     pub(super) fn new(connector: Connector, config: &config::Upstream, open: Gauge) -> Self {
         Self {
+            shared: connector.may_speak_http2().then(|| Multiplexed::new(config)),
             connector,
             connect_timeout: config.connect_timeout,
             idle_timeout: config.idle_timeout,
@@ -84,25 +112,56 @@ impl Pool {
         }
     }
 
-    /// A kept connection if there is one, else a fresh one. Waits for at most the connect time-out.
-    pub(super) async fn lease(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
+    /// A stream or a kept connection if there is one, else a fresh one. Waits for at most the connect time-out. An exchange
+    /// that asks to switch protocols gets a connection.
+    pub(super) async fn lease(self: &Arc<Self>, switches: bool) -> Result<Lease, UpstreamError> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(deadline).await?;
-        while let Some(mut lease) = self.take_rested() {
-            if let Ok(Ok(())) = timeout(SETTLING, lease.sender.ready()).await {
-                lease.place.occupy(permit);
-                lease.reused = true;
-                return Ok(lease);
+        let shared = self.shared.as_ref().filter(|shared| !switches && !shared.is_declined());
+        if let Some(shared) = shared {
+            return Box::pin(self.share(shared, permit, deadline)).await;
+        }
+        while let Some(mut connection) = self.take_rested() {
+            if let Ok(Ok(())) = timeout(SETTLING, connection.sender.ready()).await {
+                connection.place.occupy(permit);
+                connection.reused = true;
+                return Ok(Lease::Http1(connection));
             }
         }
-        self.connect(permit, deadline).await
+        self.connect(permit, !switches, deadline).await
     }
 
-    /// A fresh connection. Waits for at most the connect time-out.
-    pub(super) async fn fresh(self: &Arc<Self>) -> Result<Lease, UpstreamError> {
+    /// The same, but no connection that rests, because one of them was found dead.
+    pub(super) async fn fresh(self: &Arc<Self>, switches: bool) -> Result<Lease, UpstreamError> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(deadline).await?;
-        self.connect(permit, deadline).await
+        match self.shared.as_ref().filter(|shared| !switches && !shared.is_declined()) {
+            Some(shared) => Box::pin(self.share(shared, permit, deadline)).await,
+            None => self.connect(permit, !switches, deadline).await,
+        }
+    }
+
+    /// A stream of a connection that there is, or else of a new one.
+    async fn share(
+        self: &Arc<Self>,
+        shared: &Multiplexed,
+        mut permit: OwnedSemaphorePermit,
+        deadline: Instant,
+    ) -> Result<Lease, UpstreamError> {
+        permit = match shared.stream(permit) {
+            Ok(stream) => return Ok(Lease::Http2(stream)),
+            Err(permit) => permit,
+        };
+        // One connects for all who wait: they would make a connection each, and fill none.
+        let turn = timeout_at(deadline, shared.turn()).await.map_err(|_| UpstreamError::ConnectTimeout)?;
+        permit = match shared.stream(permit) {
+            Ok(stream) => return Ok(Lease::Http2(stream)),
+            Err(permit) => permit,
+        };
+        if shared.is_declined() {
+            drop(turn);
+        }
+        self.connect(permit, true, deadline).await
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, UpstreamError> {
@@ -112,9 +171,21 @@ impl Pool {
         }
     }
 
-    async fn connect(self: &Arc<Self>, permit: OwnedSemaphorePermit, deadline: Instant) -> Result<Lease, UpstreamError> {
-        let stream = self.connector.connect(deadline).await?;
-        let place = Arc::new(Place::new(permit, self.open.clone()));
+    async fn connect(
+        self: &Arc<Self>,
+        permit: OwnedSemaphorePermit,
+        offer_http2: bool,
+        deadline: Instant,
+    ) -> Result<Lease, UpstreamError> {
+        let Connected { stream, http2 } = self.connector.connect(offer_http2, deadline).await?;
+        let open = Open::new(&self.open);
+        if let Some(shared) = self.shared.as_ref().filter(|_| offer_http2) {
+            shared.decline(!http2);
+            if http2 {
+                return Ok(Lease::Http2(Box::pin(shared.add(stream, open, permit, deadline)).await?));
+            }
+        }
+        let place = Arc::new(Place::new(permit, open));
         let (sender, connection) = http1::Builder::new()
             .max_buf_size(BUFFER_BYTES)
             .max_header_size(BUFFER_BYTES)
@@ -128,17 +199,17 @@ impl Pool {
             }
         });
         let driver = Driver(Some(driver.abort_handle()));
-        Ok(Lease { pool: Arc::downgrade(self), sender, place, driver, reused: false })
+        Ok(Lease::Http1(Connection { pool: Arc::downgrade(self), sender, place, driver, reused: false }))
     }
 
-    fn take_rested(&self) -> Option<Lease> {
-        let (unused_until, lease) = self.resting().connections.pop_back()?;
-        (unused_until > Instant::now()).then_some(lease)
+    fn take_rested(&self) -> Option<Connection> {
+        let (unused_until, connection) = self.resting().connections.pop_back()?;
+        (unused_until > Instant::now()).then_some(connection)
     }
 
-    fn put(self: &Arc<Self>, lease: Lease) {
+    fn put(self: &Arc<Self>, connection: Connection) {
         let mut resting = self.resting();
-        resting.connections.push_back((Instant::now() + self.idle_timeout, lease));
+        resting.connections.push_back((Instant::now() + self.idle_timeout, connection));
         if !resting.swept {
             resting.swept = true;
             tokio::spawn(sweep(Arc::downgrade(self)));
@@ -170,37 +241,55 @@ async fn sweep(pool: Weak<Pool>) {
 // === impl Lease ===
 
 impl Lease {
-    /// Sends the request of this exchange.
-    pub(super) fn send(
-        &mut self,
-        request: Request<Upload>,
-    ) -> impl Future<Output = Result<Response<Incoming>, TrySendError<Request<Upload>>>> + use<> {
-        self.sender.try_send_request(request)
+    /// Sends the request of this exchange, and waits for the head of its response.
+    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+        match self {
+            Self::Http1(connection) => {
+                let received = connection.sender.try_send_request(request).await;
+                let received = received.map_err(|mut error| {
+                    let fate = match error.take_message() {
+                        Some(request) => Fate::Unwritten(Box::new(request)),
+                        None if connection.place.has_answered() => Fate::Unknown,
+                        None => Fate::Silent,
+                    };
+                    Failure { fate, cause: Box::new(error.into_error()) }
+                })?;
+                Ok(received.map(Incoming::Http1))
+            }
+            // In a box, so that exchanges of HTTP/1 do not take the room that it needs.
+            Self::Http2(stream) => Ok(Incoming::of_stream(Box::pin(stream.send(request)).await?)),
+        }
     }
 
     /// Whether the connection had been used before, and so may have been closed by the upstream meanwhile.
     pub(super) fn is_reused(&self) -> bool {
-        self.reused
+        match self {
+            Self::Http1(connection) => connection.reused,
+            Self::Http2(stream) => stream.is_reused(),
+        }
     }
 
-    /// Whether the upstream has sent a byte in this exchange.
-    pub(super) fn has_answered(&self) -> bool {
-        self.place.has_answered()
+    /// Whether the connection carries other exchanges too, by HTTP/2.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Http2(_))
     }
 
     /// The exchange is complete; the connection may serve another.
     pub(super) fn give_back(self) {
-        if let Some(pool) = self.pool.upgrade()
-            && !self.sender.is_closed()
+        if let Self::Http1(connection) = self
+            && let Some(pool) = connection.pool.upgrade()
+            && !connection.sender.is_closed()
         {
-            self.place.vacate();
-            pool.put(self);
+            connection.place.vacate();
+            pool.put(connection);
         }
     }
 
     /// The connection is a tunnel now, and lives as long as that.
-    pub(super) fn leave_to_tunnel(mut self) {
-        self.driver.0 = None;
+    pub(super) fn leave_to_tunnel(self) {
+        if let Self::Http1(mut connection) = self {
+            connection.driver.0 = None;
+        }
     }
 }
 

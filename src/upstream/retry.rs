@@ -131,7 +131,7 @@ impl Ended {
     /// Why there is no answer.
     pub(super) fn failed(error: &UpstreamError) -> Self {
         match error {
-            UpstreamError::Connect(_) | UpstreamError::ConnectTimeout => Self::Unsent,
+            UpstreamError::Connect(_) | UpstreamError::ConnectTimeout | UpstreamError::Refused => Self::Unsent,
             UpstreamError::ResponseTimeout => Self::Unknown(StatusCode::GATEWAY_TIMEOUT),
             UpstreamError::Protocol(_) => Self::Unknown(StatusCode::BAD_GATEWAY),
             // More requests are the last thing that a full pool needs.

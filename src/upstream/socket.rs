@@ -1,18 +1,21 @@
 //! A connection's socket, plain or TLS, and its place among the connections that may be open.
 //!
-//! A response head reaches hyper only as far as a strict reader has passed it; what it does not pass is an error.
+//! Promised of HTTP/1: a response head reaches hyper only as far as a strict reader has passed it, and nothing that came
+//! before the request was written passes for its answer; what does not pass is an error.
 
 use std::{
     io::{self, IoSlice},
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use prometheus_client::metrics::gauge::Gauge;
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -29,7 +32,7 @@ pub(super) enum Stream {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-/// A stream that remembers whether anything has come, and holds its place until it is closed.
+/// A stream of HTTP/1 that remembers whether anything has come, and holds its place until it is closed.
 pub(super) struct Socket {
     stream: Stream,
     place: Arc<Place>,
@@ -41,8 +44,82 @@ pub(super) struct Socket {
 /// it is given back neither before the socket is closed nor while it rests in the pool.
 pub(super) struct Place {
     permit: Mutex<Option<OwnedSemaphorePermit>>,
+    asked: AtomicBool,
     answered: AtomicBool,
-    open: Gauge,
+    _open: Open,
+}
+
+/// Counts a connection as open for as long as it lives.
+pub(super) struct Open(Gauge);
+
+// === impl Stream ===
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the kernel holds bytes for us, or the end of them, whatever the runtime has heard of it so far.
+    fn has_unread(&self) -> io::Result<bool> {
+        match SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]) {
+            Ok(_) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match &mut *self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
 }
 
 // === impl Socket ===
@@ -54,6 +131,10 @@ impl Socket {
 
     /// Reads what has just arrived, and says how many bytes of it hyper may have.
     fn scan(&mut self, fresh: &[u8]) -> usize {
+        if !self.place.asked.load(Ordering::Acquire) {
+            self.fault = Some(Fault::Unsolicited);
+            return 0;
+        }
         if !self.place.answered.swap(true, Ordering::AcqRel) {
             self.scanner = ResponseScanner::new(BUFFER_BYTES);
         }
@@ -61,41 +142,63 @@ impl Socket {
         self.fault = scanned.fault;
         scanned.clean
     }
+
+    /// Ready when nothing stands between the last answer and the request that is about to be written. Of TLS something may:
+    /// session tickets, which are read here.
+    fn poll_ask(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.place.asked.load(Ordering::Acquire) {
+            return Poll::Ready(Ok(()));
+        }
+        while self.stream.has_unread()? {
+            let mut bytes = [MaybeUninit::uninit(); 256];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            match Pin::new(&mut self.stream).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Poll::Ready(Ok(())) => {
+                    self.fault = Some(Fault::Unsolicited);
+                    return Poll::Ready(Err(refused(Fault::Unsolicited)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // Either there were only tickets, or the runtime has yet to hear of the bytes, and wakes us then.
+                Poll::Pending if self.stream.has_unread()? => return Poll::Pending,
+                Poll::Pending => {}
+            }
+        }
+        self.place.asked.store(true, Ordering::Release);
+        Poll::Ready(Ok(()))
+    }
 }
 
 impl AsyncRead for Socket {
     fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if let Some(fault) = self.fault {
-            return refused(fault);
+            return Poll::Ready(Err(refused(fault)));
         }
         let before = buffer.filled().len();
-        let polled = match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Stream::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        };
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
         if buffer.filled().len() > before {
             let clean = self.scan(&buffer.filled()[before..]);
             buffer.set_filled(before + clean);
             if let Some(fault) = self.fault
                 && clean == 0
             {
-                return refused(fault);
+                return Poll::Ready(Err(refused(fault)));
             }
         }
         polled
     }
 }
 
-fn refused(fault: Fault) -> Poll<io::Result<()>> {
-    Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, fault)))
+fn refused(fault: Fault) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, fault)
 }
 
 impl AsyncWrite for Socket {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Stream::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
+        ready!(self.poll_ask(context))?;
+        Pin::new(&mut self.stream).poll_write(context, bytes)
     }
 
     fn poll_write_vectored(
@@ -103,50 +206,41 @@ impl AsyncWrite for Socket {
         context: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Stream::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
+        ready!(self.poll_ask(context))?;
+        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.stream {
-            Stream::Plain(stream) => stream.is_write_vectored(),
-            Stream::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
+        Pin::new(&mut self.stream).poll_flush(context)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.stream {
-            Stream::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Stream::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
+        Pin::new(&mut self.stream).poll_shutdown(context)
     }
 }
 
 // === impl Place ===
 
 impl Place {
-    pub(super) fn new(permit: OwnedSemaphorePermit, open: Gauge) -> Self {
-        open.inc();
-        Self { permit: Mutex::new(Some(permit)), answered: AtomicBool::new(false), open }
+    pub(super) fn new(permit: OwnedSemaphorePermit, open: Open) -> Self {
+        let (asked, answered) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { permit: Mutex::new(Some(permit)), asked, answered, _open: open }
     }
 
     /// The connection is leased again.
     pub(super) fn occupy(&self, permit: OwnedSemaphorePermit) {
+        self.asked.store(false, Ordering::Release);
         self.answered.store(false, Ordering::Release);
         self.replace(Some(permit));
     }
 
     /// The connection rests in the pool, from where the next request takes it before another is made.
     pub(super) fn vacate(&self) {
+        self.asked.store(false, Ordering::Release);
         self.replace(None);
     }
 
@@ -160,8 +254,17 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+// === impl Open ===
+
+impl Open {
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
     fn drop(&mut self) {
-        self.open.dec();
+        self.0.dec();
     }
 }

@@ -1,6 +1,7 @@
 //! A request's body on its way out, watched so that the wait for a response can tell whose turn it is.
 
 use std::{
+    future::poll_fn,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -8,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use h2::{Reason, SendStream};
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt;
 use tokio::time::{Instant, sleep_until};
 
 use crate::body::{Fault, RequestBody};
@@ -45,6 +48,39 @@ pub(super) async fn overdue(watch: Option<&UploadWatch>, limit: Duration) {
             Some(State::Upstream(_) | State::Sent(_)) | None => return,
         };
     }
+}
+
+/// Sends a body over a stream of HTTP/2, no faster than the upstream takes it.
+pub(super) async fn pour(mut body: Upload, mut pipe: SendStream<Bytes>) {
+    while has_room(&mut pipe).await {
+        let sent = match body.frame().await {
+            None => return drop(pipe.send_data(Bytes::new(), true)),
+            Some(Err(_)) => return pipe.send_reset(Reason::CANCEL),
+            Some(Ok(frame)) => match frame.into_data() {
+                Ok(data) => pipe.send_data(data, body.is_end_stream()).map(|()| body.is_end_stream()),
+                Err(frame) => {
+                    let trailers = frame.into_trailers().unwrap_or_default();
+                    pipe.reserve_capacity(0);
+                    pipe.send_trailers(trailers).map(|()| true)
+                }
+            },
+        };
+        // It fails only where the stream has ended, which whoever waits for its response is told.
+        if sent.unwrap_or(true) {
+            return;
+        }
+    }
+}
+
+/// Waits until the upstream takes a byte; false when it never will.
+async fn has_room(pipe: &mut SendStream<Bytes>) -> bool {
+    pipe.reserve_capacity(1);
+    while pipe.capacity() == 0 {
+        if !matches!(poll_fn(|context| pipe.poll_capacity(context)).await, Some(Ok(_))) {
+            return false;
+        }
+    }
+    true
 }
 
 // === impl Upload ===

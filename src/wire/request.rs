@@ -1,6 +1,6 @@
 //! Requests on one connection, one after the other.
 
-use super::{Fault, Field, Lines, Overlong, Scanned, chunks::ChunkScanner, is_token, length};
+use super::{Fault, Field, Lines, Overlong, Scanned, chunks::ChunkScanner, is_token, length, scan};
 
 /// Longest method. Registered ones have at most 17 letters.
 const LONGEST_METHOD: usize = 32;
@@ -56,17 +56,11 @@ impl RequestScanner {
 
     /// Reads on. After a fault nothing is clean any more.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
-        let mut clean = 0;
-        while clean < bytes.len() {
-            match self.step(&bytes[clean..]) {
-                Ok(taken) => clean += taken,
-                Err(fault) => {
-                    self.part = Part::Faulty(fault);
-                    return Scanned { clean, fault: Some(fault) };
-                }
-            }
+        let scanned = scan(bytes, |rest| self.step(rest));
+        if let Some(fault) = scanned.fault {
+            self.part = Part::Faulty(fault);
         }
-        Scanned::all(bytes)
+        scanned
     }
 
     /// How many heads were read whole.

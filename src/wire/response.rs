@@ -3,7 +3,7 @@
 //! Bodies are not read here: their framing is decided from the head that the HTTP client hands on, and whatever follows a
 //! body ends its connection.
 
-use super::{Fault, Field, Lines, Overlong, Scanned};
+use super::{Fault, Field, Lines, Overlong, Scanned, scan};
 
 /// Interim responses to one request; more are a flood.
 const MOST_INTERIM: u32 = 100;
@@ -39,17 +39,11 @@ impl ResponseScanner {
 
     /// Reads on. After a fault nothing is clean any more.
     pub fn scan(&mut self, bytes: &[u8]) -> Scanned {
-        let mut clean = 0;
-        while clean < bytes.len() {
-            match self.step(&bytes[clean..]) {
-                Ok(taken) => clean += taken,
-                Err(fault) => {
-                    self.part = Part::Faulty(fault);
-                    return Scanned { clean, fault: Some(fault) };
-                }
-            }
+        let scanned = scan(bytes, |rest| self.step(rest));
+        if let Some(fault) = scanned.fault {
+            self.part = Part::Faulty(fault);
         }
-        Scanned::all(bytes)
+        scanned
     }
 
     fn step(&mut self, bytes: &[u8]) -> Result<usize, Fault> {

@@ -280,3 +280,52 @@ fn a_certificate_that_cannot_be_used_is_named_before_anything_is_bound() {
         }
     }
 }
+
+#[test]
+fn every_certificate_that_cannot_be_read_is_named_by_check_and_stops_the_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("cxgate.toml");
+    let empty = folder.path().join("empty.pem");
+    std::fs::write(&empty, "no certificate").unwrap();
+    let text = format!(
+        r#"
+[listen]
+address = "127.0.0.1:0"
+[admin]
+address = "127.0.0.1:0"
+[store]
+redis = "rediss://localhost"
+ca = "/missing/store.pem"
+[upstreams.cxone]
+url = "https://cxone.example"
+ca = {empty:?}
+[upstreams.unused]
+url = "https://unused.example"
+client_certificate = {{ certificate = "/missing/own.pem", key = "/missing/own-key.pem" }}
+[oauth.token]
+grant = "client_credentials"
+token_url = "https://token.example/oauth"
+client_id = "a"
+client_secret = {{ env = "TOKEN_SECRET" }}
+ca = "/missing/oauth.pem"
+"#
+    );
+    std::fs::write(&file, text).unwrap();
+    let arguments = |command| [command, "--config", file.to_str().unwrap()].map(str::to_owned);
+    let (code, output, error) = outcome(cxgate(&arguments("check")).env("TOKEN_SECRET", "s"));
+    assert_eq!((code, output.as_str()), (Some(78), ""));
+    let expected = [
+        ("store.ca: ", "/missing/store.pem"),
+        ("upstreams.cxone.ca: ", empty.to_str().unwrap()),
+        ("upstreams.unused.client_certificate: ", "/missing/own.pem"),
+        ("oauth.token.ca: ", "/missing/oauth.pem"),
+    ];
+    let lines: Vec<_> = error.lines().collect();
+    assert_eq!(lines.len(), expected.len(), "{error}");
+    for (line, (key, path)) in lines.iter().zip(expected) {
+        assert!(line.starts_with(key) && line.contains(path), "{line}");
+    }
+    let (code, _, error) = outcome(cxgate(&arguments("run")).env("TOKEN_SECRET", "s"));
+    assert_eq!(code, Some(78), "{error}");
+    assert!(error.contains("upstreams.cxone.ca: "), "{error}");
+}

@@ -151,3 +151,40 @@ async fn a_preflight_goes_to_the_route_of_the_request_it_asks_for() {
     let put = [("origin", PAGE), ("access-control-request-method", "PUT")];
     assert_eq!(send(gate.proxy, Method::OPTIONS, CHAT, &put, "").await.status, 405);
 }
+
+#[tokio::test]
+async fn what_is_refused_before_the_gate_can_be_read_once_its_head_was() {
+    let release = std::sync::Arc::new(tokio::sync::Semaphore::new(0));
+    let upstream = StubUpstream::holding(std::sync::Arc::clone(&release)).await;
+    let gate = TestGate::start(upstream.address, |config| {
+        let max_age = std::time::Duration::from_mins(10);
+        config.listen.max_body_bytes = 3;
+        config.listen.max_requests_in_flight = 1;
+        config.routes[0].methods = vec![Method::POST];
+        config.routes[0].cors = Some(Cors { origins: vec![PAGE.to_owned()], credentials: true, max_age });
+    });
+    let from_page = [("origin", PAGE)];
+    let large = send(gate.proxy, Method::POST, CHAT, &from_page, "larger").await;
+    let other_method = get(gate.proxy, CHAT, &from_page).await;
+    let nowhere = get(gate.proxy, "/nowhere", &from_page).await;
+    let stranger = send(gate.proxy, Method::POST, CHAT, &[("origin", "https://evil.example")], "larger").await;
+    let proxy = gate.proxy;
+    let held = tokio::spawn(async move { send(proxy, Method::POST, CHAT, &[], "").await });
+    crate::support::until(async || gate.count("cxgate_http_requests_in_flight").await == 1).await;
+    let shed = send(gate.proxy, Method::POST, CHAT, &from_page, "").await;
+    release.add_permits(1);
+    assert_eq!(held.await.unwrap().status, 200);
+    for (refusal, status, code) in
+        [(large, 413, "body_too_large"), (other_method, 405, "method_not_allowed"), (shed, 503, "overloaded")]
+    {
+        assert_eq!((refusal.status.as_u16(), refusal.json()["error"].as_str()), (status, Some(code)));
+        assert_eq!(refusal.header("access-control-allow-origin"), PAGE, "{code}");
+        assert_eq!(refusal.header("access-control-allow-credentials"), "true", "{code}");
+        assert_eq!(refusal.header("access-control-expose-headers"), EXPOSED, "{code}");
+        assert_eq!(refusal.header("vary"), "Origin", "{code}");
+    }
+    for (refusal, status) in [(nowhere, 404), (stranger, 413)] {
+        assert_eq!(refusal.status, status);
+        assert!(!refusal.headers.contains_key("access-control-allow-origin"), "{status}");
+    }
+}

@@ -215,3 +215,16 @@ async fn the_token_of_one_table_is_used_by_one_fetch_for_all_its_routes() {
     }
     assert_eq!(tokens.asked(), 1);
 }
+
+#[tokio::test]
+async fn a_preflight_passes_without_the_routes_token_and_without_waiting_for_one() {
+    let upstream = StubUpstream::start().await;
+    let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let gate = TestGate::start(upstream.address, |config| with_credentials(config, nobody));
+    let fields =
+        [("origin", "https://other.example"), ("access-control-request-method", "GET"), ("authorization", "Bearer forged")];
+    assert_eq!(send(gate.proxy, Method::OPTIONS, PATH, &fields, "").await.status, 200);
+    let [preflight] = &upstream.seen()[..] else { panic!("one request") };
+    assert_eq!(authorization(preflight), "");
+    assert_eq!(send(gate.proxy, Method::OPTIONS, PATH, &fields[..1], "").await.status, 502, "any other needs one");
+}

@@ -102,7 +102,7 @@ async fn the_reference_names_every_metric_and_every_code() {
         };
         assert!(reference.contains(&format!("| `{name}{suffix}` | {kind} |")), "{name} is not in docs/reference.md");
     }
-    for code in cxgate::gate::rejection::Code::ALL {
+    for code in cxgate::code::Code::ALL {
         let row = format!("| {} | `{}` |", code.status().as_u16(), code.as_str());
         assert!(reference.contains(&row), "{row} is not in docs/reference.md");
     }

@@ -8,6 +8,7 @@ pub mod daemon;
 pub mod forwarding;
 pub mod http;
 pub mod http2;
+pub mod http2_upstream;
 pub mod listening;
 pub mod oracle;
 pub mod raw_client;

@@ -2,6 +2,8 @@
 
 mod client_certificate;
 mod failing;
+mod http2;
+mod http2_failing;
 mod keeping;
 mod streaming;
 mod tls;

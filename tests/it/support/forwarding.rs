@@ -31,9 +31,15 @@ pub fn to(address: SocketAddr) -> config::Upstream {
         response_timeout: Duration::from_secs(20),
         idle_timeout: Duration::from_secs(20),
         max_connections: 100,
+        http2: config::Http2::Auto,
         ca: None,
         client_certificate: None,
     }
+}
+
+/// The same, spoken to by HTTP/2.
+pub fn to_http2(address: SocketAddr) -> config::Upstream {
+    config::Upstream { http2: config::Http2::PriorKnowledge, ..to(address) }
 }
 
 /// A request without a body.

@@ -66,6 +66,14 @@ impl Frames {
         frames
     }
 
+    /// The server's side: reads what every client says first, and says what every server does.
+    pub async fn accept(stream: TcpStream) -> Self {
+        let mut frames = Self(stream);
+        soon(frames.0.read_exact(&mut [0; 24])).await.unwrap();
+        frames.send(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
+        frames
+    }
+
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         soon(self.0.write_all(bytes)).await
     }

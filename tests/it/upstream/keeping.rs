@@ -1,6 +1,10 @@
 //! Which connection a request takes, and when it takes a second one.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io::{Read, Write},
+    sync::Arc,
+    time::Duration,
+};
 
 use cxgate::upstream::UpstreamError;
 use http_body_util::BodyExt;
@@ -251,4 +255,38 @@ async fn beyond_the_connection_limit_requests_wait_and_then_give_up() {
         assert_eq!(soon(one).await.unwrap(), "hello");
     }
     assert_eq!(upstream.connections(), 1, "they took turns on the one connection");
+}
+
+/// Reads a request head from a blocking socket and answers it.
+fn answer_one(stream: &mut std::net::TcpStream, body: &str) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte).unwrap();
+        head.extend(byte);
+    }
+    write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len()).unwrap();
+}
+
+#[tokio::test(flavor = "current_thread")]
+async fn bytes_that_came_before_a_request_are_never_its_answer() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let forwarding = Forwarding::new(&to(listener.local_addr().unwrap()));
+    let (kept, mut connections) = tokio::sync::mpsc::unbounded_channel();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            answer_one(&mut stream, "asked for");
+            if kept.send(stream).is_err() {
+                return;
+            }
+        }
+    });
+    for _ in 0..20 {
+        assert_eq!(forwarding.get("/").await.unwrap(), "asked for");
+        let mut stream = soon(connections.recv()).await.unwrap();
+        // Nothing is awaited between this and the next request, so that only the kernel can know of it.
+        write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\nunsolicited").unwrap();
+        assert_eq!(forwarding.get("/").await.unwrap(), "asked for");
+        soon(connections.recv()).await.unwrap();
+    }
 }

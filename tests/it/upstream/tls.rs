@@ -75,6 +75,7 @@ impl Authority {
 fn tls_to(host: &str, address: SocketAddr, authority: &Authority) -> config::Upstream {
     let mut config = to(address);
     config.url.tls = true;
+    config.http2 = config::Http2::Off;
     host.clone_into(&mut config.url.host);
     config.ca = Some(authority.file.path().to_owned());
     config
