@@ -4,7 +4,12 @@
 //! ask for port 0; neither Redis nor an upstream needs to be there. Taking down: the data plane drains first, up to
 //! `drain_timeout`, and leaves polling to other replicas; the limiter and the admin listener, which says so, end after it.
 
-use std::{collections::BTreeMap, io, net::SocketAddr, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{self, SocketAddr},
+    sync::Arc,
+};
 
 use hyper::Request;
 use tokio::time::timeout;
@@ -52,6 +57,15 @@ pub struct App {
     background: Shutdown,
 }
 
+/// Listening sockets that whoever started the process had bound before; what is missing is bound as configured.
+#[derive(Debug, Default)]
+pub struct Inherited {
+    /// In place of `listen.address`.
+    pub proxy: Option<net::TcpListener>,
+    /// In place of `admin.address`.
+    pub admin: Option<net::TcpListener>,
+}
+
 /// Why the daemon could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -81,13 +95,18 @@ pub enum StartError {
 impl App {
     /// Binds both listeners, makes the upstreams and begins to connect to the store.
     pub fn bind(config: Config) -> Result<Self, StartError> {
+        Self::bind_or_inherit(config, Inherited::default())
+    }
+
+    /// The same, but listens on the sockets that are there already.
+    pub fn bind_or_inherit(config: Config, inherited: Inherited) -> Result<Self, StartError> {
         let metrics = Arc::new(Metrics::default());
         let background = Shutdown::default();
         let tls = config.listen.tls.as_ref().map(Tls::load).transpose()?.map(Arc::new);
         let reuse_port = config.listen.reuse_port;
-        let (proxy, proxy_address) = bind("listen.address", config.listen.address, reuse_port)?;
+        let (proxy, proxy_address) = bind("listen.address", config.listen.address, reuse_port, inherited.proxy)?;
         let proxy = proxy.speaking(tls.clone(), config.listen.h2c);
-        let (admin, admin_address) = bind("admin.address", config.admin.address, reuse_port)?;
+        let (admin, admin_address) = bind("admin.address", config.admin.address, reuse_port, inherited.admin)?;
         let upstreams = upstreams(&config, &metrics)?;
         let credentials = credentials(&config, &metrics)?;
         let sources = sources(&config, &metrics)?;
@@ -180,8 +199,14 @@ impl StartError {
     }
 }
 
-fn bind(key: &'static str, address: SocketAddr, reuse_port: bool) -> Result<(Listener, SocketAddr), StartError> {
-    let listener = Listener::bind(address, reuse_port).and_then(|listener| Ok((listener.local_address()?, listener)));
+fn bind(
+    key: &'static str,
+    address: SocketAddr,
+    reuse_port: bool,
+    inherited: Option<net::TcpListener>,
+) -> Result<(Listener, SocketAddr), StartError> {
+    let listener = inherited.map_or_else(|| Listener::bind(address, reuse_port), Listener::inherit);
+    let listener = listener.and_then(|listener| Ok((listener.local_address()?, listener)));
     let (local_address, listener) = listener.map_err(|cause| StartError::Bind { key, address, cause })?;
     Ok((listener, local_address))
 }

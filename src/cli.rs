@@ -29,6 +29,7 @@ mod fetch;
 mod healthcheck;
 mod man;
 mod run;
+mod systemd;
 
 /// A reverse proxy that keeps every client of NICE CXone inside its limits. Without a command it runs the proxy.
 #[derive(Debug, Parser)]

@@ -11,7 +11,12 @@
 //! `greet`ed (`tls`, and which protocol), and is run by `connection` or `http2`; each request is an `exchange`, whichever
 //! protocol it came by.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{self, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body::Body;
@@ -184,9 +189,22 @@ where
         shutdown.spawn(catch_panic(connection, metrics.panics.clone()));
     }
 
-    async fn open(self: Arc<Self>, mut stream: TcpStream, address: SocketAddr, slot: Slot) {
-        let Self { protocols, exchanges, room } = &*self;
-        let (caps, shutdown) = (&exchanges.caps, exchanges.shutdown.clone());
+    async fn open(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot) {
+        let Self { exchanges, room, .. } = &*self;
+        // In boxes, so that a connection that waits does not take the room that shaking hands needs, or HTTP/2.
+        let Some(Greeted { stream, peer, http2 }) = Box::pin(self.receive(stream, address)).await else { return };
+        let shutdown = exchanges.shutdown.clone();
+        if http2 {
+            Box::pin(http2::run((stream, slot), peer, Arc::clone(exchanges), room, shutdown)).await;
+        } else {
+            let socket = Box::new(Socket::new(stream, slot, exchanges.caps.max_header_bytes));
+            connection::run(socket, peer, Arc::clone(exchanges), room, shutdown).await;
+        }
+    }
+
+    /// Hears for whom the connection comes and shakes hands; none where that fails, or we are stopping.
+    async fn receive(&self, mut stream: TcpStream, address: SocketAddr) -> Option<Greeted> {
+        let Exchanges { caps, metrics, shutdown, .. } = &*self.exchanges;
         // Responses are written in whole pieces; waiting to fill a segment would only delay their last one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -197,24 +215,16 @@ where
         };
         let greeting = async {
             let address = proxy_protocol::client(&mut stream, address, caps).await?;
-            let greeted = timeout(caps.header_timeout, greet(stream, address, protocols)).await;
+            let greeted = timeout(caps.header_timeout, greet(stream, address, &self.protocols)).await;
             if !matches!(greeted, Ok(Ok(_))) {
-                exchanges.metrics.handshake_failures.inc();
+                metrics.handshake_failures.inc();
             }
             greeted.ok()?.ok()
         };
-        let greeted = tokio::select! {
+        tokio::select! {
             greeted = greeting => greeted,
             () = last_call => None,
             () = shutdown.stopped() => None,
-        };
-        let Some(Greeted { stream, peer, http2 }) = greeted else { return };
-        if http2 {
-            // In a box, so that connections of HTTP/1 do not take the room that it needs.
-            Box::pin(http2::run((stream, slot), peer, Arc::clone(exchanges), room, shutdown)).await;
-        } else {
-            let socket = Socket::new(stream, slot, caps.max_header_bytes);
-            connection::run(socket, peer, Arc::clone(exchanges), room, shutdown).await;
         }
     }
 }
@@ -248,6 +258,12 @@ impl Listener {
         socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
         Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default(), permit: None })
+    }
+
+    /// Listens, for plain HTTP/1, on a socket that was bound elsewhere. Must be called inside the runtime.
+    pub fn inherit(socket: net::TcpListener) -> io::Result<Self> {
+        socket.set_nonblocking(true)?;
+        Ok(Self { socket: TcpListener::from_std(socket)?, protocols: Protocols::default(), permit: None })
     }
 
     /// Speaks TLS, where there is `tls`; else takes HTTP/2 from clients that begin with it, where `h2c` says so.

@@ -43,6 +43,7 @@ pub use connect::ConnectError;
 pub use delivery::{Delivery, DeliveryError, Identity};
 pub use oauth::Credentials;
 pub use response::{ResponseBody, ResponseFault};
+pub use retry::retry_after;
 
 use connect::Connector;
 use pool::{Failure, Fate, Lease, Pool};

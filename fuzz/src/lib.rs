@@ -2,7 +2,10 @@
 //!
 //! Each asserts what must hold for any bytes whatsoever; a panic is a finding.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::{
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    time::{Duration, UNIX_EPOCH},
+};
 
 use cxgate::{
     config::{Config, Rate, Sources, TokenBucket, load},
@@ -16,18 +19,19 @@ use cxgate::{
     },
     limiter::key::KeyHasher,
     peer::Peer,
+    upstream,
     wire::{Fault, chunks::ChunkScanner, request::RequestScanner, response::ResponseScanner},
 };
 use hyper::{
     HeaderMap, Request,
-    header::{HeaderName, HeaderValue},
+    header::{HeaderName, HeaderValue, RETRY_AFTER},
 };
 
 /// Takes any bytes, and panics where something that must hold does not.
 pub type Target = fn(&[u8]);
 
 /// Every target by its name, which is also that of its folder in the corpus.
-pub const TARGETS: [(&str, Target); 9] = [
+pub const TARGETS: [(&str, Target); 10] = [
     ("request_head", request_head),
     ("response_head", response_head),
     ("chunks", chunks),
@@ -37,6 +41,7 @@ pub const TARGETS: [(&str, Target); 9] = [
     ("configuration", configuration),
     ("structured_fields", structured_fields),
     ("frames", frames),
+    ("retry_after", retry_after),
 ];
 
 const LARGEST_HEAD: usize = 1024;
@@ -195,4 +200,23 @@ pub fn frames(data: &[u8]) {
         rest = &rest[frame..];
         assert!(ends.contains(&end), "a frame ends after {end} bytes");
     }
+}
+
+/// Whatever an upstream says of when to come back: whole seconds mean what they say, a time that is past asks for none, and
+/// what is said twice says nothing.
+pub fn retry_after(data: &[u8]) {
+    let Ok(value) = HeaderValue::from_bytes(data) else { return };
+    let (now, never) = (UNIX_EPOCH + Duration::from_hours(500_000), UNIX_EPOCH + Duration::from_secs(u64::MAX >> 8));
+    let mut headers = HeaderMap::new();
+    headers.insert(RETRY_AFTER, value.clone());
+    let asked = upstream::retry_after(&headers, now);
+    let seconds = value.to_str().ok().filter(|text| text.len() < 10 && text.bytes().all(|byte| byte.is_ascii_digit()));
+    if let Some(seconds) = seconds.and_then(|text| text.parse().ok()) {
+        assert_eq!(asked, Some(Duration::from_secs(seconds)));
+    }
+    let much_later = upstream::retry_after(&headers, never);
+    assert_eq!(much_later.is_some(), asked.is_some());
+    assert!(much_later <= asked, "a later clock waits no longer");
+    headers.append(RETRY_AFTER, value);
+    assert_eq!(upstream::retry_after(&headers, now), None);
 }

@@ -1,5 +1,7 @@
 //! `cxgate run`: the daemon, from a configuration that was read to a clean end.
 //!
+//! Sockets that a service manager hands over are listened on instead of the configured addresses.
+//!
 //! The first SIGTERM or SIGINT drains, a second one stops at once. SIGHUP is answered in the log and changes nothing.
 
 use std::{convert::Infallible, io, process::ExitCode, time::Duration};
@@ -8,9 +10,12 @@ use anyhow::Context;
 use prometheus_client::metrics::counter::Counter;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::{block_on, start_log};
+use super::{
+    block_on, start_log,
+    systemd::{self, State},
+};
 use crate::{
-    app::App,
+    app::{App, Inherited},
     config::{Config, Loaded},
     log::LogGuard,
     shutdown::Shutdown,
@@ -28,14 +33,16 @@ pub(super) fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
     for warning in warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
-    block_on(serve(config, &origin, &log)).context("cannot start the runtime")?
+    let inherited = systemd::inherited().context("cannot listen on a socket that was handed over")?;
+    block_on(serve(config, inherited, &origin, &log)).context("cannot start the runtime")?
 }
 
-async fn serve(config: Config, origin: &str, log: &LogGuard) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, inherited: Inherited, origin: &str, log: &LogGuard) -> anyhow::Result<ExitCode> {
     // Listened for before anything is bound, so that whoever sees an open port can also stop the process cleanly.
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let app = App::bind(config)?;
+    let app = App::bind_or_inherit(config, inherited)?;
     tracing::info!(event = "started", proxy = %app.proxy_address(), admin = %app.admin_address(), config = origin, "listening");
+    systemd::notify(State::Ready);
     let shutdown = Shutdown::default();
     let watcher = tokio::spawn(signals.act_on(shutdown.clone()));
     let dropped = app.metrics().log_dropped.clone();
@@ -84,6 +91,7 @@ impl Signals {
                 return shutdown.stop();
             }
             tracing::info!(event = "draining", "draining; a second signal stops at once");
+            systemd::notify(State::Stopping);
             shutdown.leave();
         }
     }

@@ -73,6 +73,7 @@ impl QuotaFields {
         let mut list = String::with_capacity(64);
         for (position, Item { limit, remaining, reset, .. }) in items().enumerate() {
             let separator = if position == 0 { "" } else { ", " };
+            let (remaining, reset) = (remaining.min(LARGEST_INTEGER), reset.min(LARGEST_INTEGER));
             // Writing to a string cannot fail.
             let _ = write!(list, r#"{separator}"{}";r={remaining};t={reset}"#, limit.name);
         }

@@ -1,5 +1,8 @@
 //! One client's connection: driven by hyper, timed by us, and ended so that the client learns how.
 //!
+//! A connection that waits for a request costs its socket and little else: hyper is begun when the first byte is there, and
+//! let go when it idles, or [`SETTLE`] later.
+//!
 //! hyper's own head timer is not used: it is one limit for waiting between requests and for a slow head, and says nothing
 //! to the client. Here each [`Phase`] has its limit and its end.
 
@@ -38,11 +41,35 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// kernel send a reset, which can overtake the answer and take it from the client (RFC 9112, section 9.6).
 const LINGER: Duration = Duration::from_secs(1);
 
+/// A client that asks again within this time is brisk, and its connection keeps what hyper needs to read and write for so
+/// long: it should not pay for its coming and going. Those of all others give it back as soon as they idle.
+const SETTLE: Duration = Duration::from_millis(50);
+
 /// How a connection came to its end.
 enum End {
     Hyper(hyper::Result<()>),
+    /// It rested as we began to drain.
+    Drained,
     Overdue(Phase),
     Stopped,
+}
+
+/// How a connection stopped being hyper's.
+enum Left {
+    /// There is nothing to read and nothing to write, for now.
+    Resting(Box<Socket>),
+    /// For good, with what was read and not parsed.
+    Ended(End, Box<Socket>, Bytes),
+    /// It is a tunnel now.
+    Upgraded,
+}
+
+/// What a [`Clock`] says.
+enum Due {
+    /// A phase has lasted too long.
+    Overdue(Phase),
+    /// hyper can be let go.
+    Settled,
 }
 
 /// Fires when a phase has lasted too long.
@@ -51,6 +78,10 @@ struct Clock<'a> {
     progress: Progress,
     phase: Phase,
     deadline: Option<Instant>,
+    /// When to look whether hyper can be let go; none where there is no hyper, or nothing to hope for.
+    settles: Option<Instant>,
+    /// Whether the client asked again soon after its last answer.
+    brisk: bool,
     /// May be set earlier than the deadline: moving it at every request would cost more than the rare early wake-up.
     timer: Pin<Box<Sleep>>,
     /// Ends an idle connection early, where its place is wanted.
@@ -58,15 +89,66 @@ struct Clock<'a> {
 }
 
 /// Serves requests until the client, a cap or the shutdown ends the connection.
-pub(super) async fn run<H, F, B>(socket: Socket, peer: Peer, exchanges: Arc<Exchanges<H>>, room: &Room, shutdown: Shutdown)
+pub(super) async fn run<H, F, B>(
+    mut socket: Box<Socket>,
+    peer: Peer,
+    exchanges: Arc<Exchanges<H>>,
+    room: &Room,
+    shutdown: Shutdown,
+) where
+    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
+    F: Future<Output = Response<B>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
+{
+    let mut clock = Clock::start(&exchanges.caps, socket.progress.clone(), room);
+    loop {
+        if let Some(end) = rest(&socket, &mut clock, &shutdown).await {
+            return Box::pin(finish(end, socket, Bytes::new(), &exchanges, &shutdown)).await;
+        }
+        // In a box, so that the room it needs is there only for as long as it is needed.
+        match Box::pin(converse(socket, &peer, &exchanges, &mut clock, &shutdown)).await {
+            Left::Resting(returned) => socket = returned,
+            Left::Ended(end, socket, read) => {
+                return Box::pin(finish(end, socket, read, &exchanges, &shutdown)).await;
+            }
+            Left::Upgraded => return,
+        }
+    }
+}
+
+/// Waits until the client says something; it may come to an end first.
+async fn rest(socket: &Socket, clock: &mut Clock<'_>, shutdown: &Shutdown) -> Option<End> {
+    clock.settles = None;
+    let since = Instant::now();
+    tokio::select! {
+        biased;
+        () = shutdown.stopped() => Some(End::Stopped),
+        // Before the drain, so that a request that has come is not taken for none.
+        () = socket.stream.readable() => {
+            clock.brisk = since.elapsed() < SETTLE;
+            None
+        }
+        () = last_call(shutdown, &socket.progress) => Some(End::Drained),
+        phase = poll_fn(|context| clock.poll_overdue(context)) => Some(End::Overdue(phase)),
+    }
+}
+
+/// Has hyper read requests and write responses, until there are none or there can be none.
+async fn converse<H, F, B>(
+    socket: Box<Socket>,
+    peer: &Peer,
+    exchanges: &Arc<Exchanges<H>>,
+    clock: &mut Clock<'_>,
+    shutdown: &Shutdown,
+) -> Left
 where
     H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
+    clock.settles = Some(Instant::now() + SETTLE);
     let progress = socket.progress.clone();
-    let mut clock = Clock::start(&exchanges.caps, progress.clone(), room);
-    let service = service_fn(|request: Request<Incoming>| Arc::clone(&exchanges).answer(peer.clone(), &progress, request));
+    let service = service_fn(|request: Request<Incoming>| Arc::clone(exchanges).answer(peer.clone(), &progress, request));
     let mut connection = http1::Builder::new()
         .header_read_timeout(None)
         .max_header_size(exchanges.caps.max_header_bytes)
@@ -74,32 +156,51 @@ where
         .serve_connection(TokioIo::new(socket), service)
         .with_upgrades();
 
-    let mut draining = pin!(async {
-        shutdown.draining().await;
-        if progress.phase() == (Phase::Head { requests: 0 }) {
-            sleep(LAST_CALL).await;
-        }
-    });
+    let mut draining = pin!(last_call(shutdown, &progress));
     let mut drained = false;
     let end = loop {
         tokio::select! {
             biased;
-            () = shutdown.stopped() => break End::Stopped,
-            // Before the drain, so that a request that has come is not taken for none.
-            result = &mut connection => break End::Hyper(result),
+            () = shutdown.stopped() => break Some(End::Stopped),
+            // Before the drain, as above.
+            result = &mut connection => break Some(End::Hyper(result)),
             () = &mut draining, if !drained => {
                 drained = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }
-            phase = poll_fn(|context| clock.poll_overdue(context)) => break End::Overdue(phase),
+            due = poll_fn(|context| clock.poll_due(context)) => match due {
+                Due::Overdue(phase) => break Some(End::Overdue(phase)),
+                Due::Settled => break None,
+            },
         }
     };
-    // Upgraded: the tunnel has the socket.
-    let Some(parts) = connection.into_parts() else { return };
-    let mut socket = parts.io.into_inner();
+    let Some(parts) = connection.into_parts() else { return Left::Upgraded };
+    let socket = parts.io.into_inner();
+    if let Some(end) = end {
+        return Left::Ended(end, socket, parts.read_buf);
+    }
+    debug_assert!(parts.read_buf.is_empty(), "a quiet connection holds no bytes");
+    Left::Resting(socket)
+}
+
+/// Resolves when the connection should end if nothing is going on.
+async fn last_call(shutdown: &Shutdown, progress: &Progress) {
+    shutdown.draining().await;
+    if progress.phase() == (Phase::Head { requests: 0 }) {
+        sleep(LAST_CALL).await;
+    }
+}
+
+/// Ends the connection so that the client learns how.
+async fn finish<H, F, B>(end: End, mut socket: Box<Socket>, read: Bytes, exchanges: &Exchanges<H>, shutdown: &Shutdown)
+where
+    H: Fn(Peer, Request<RequestBody>) -> F,
+    F: Future<Output = Response<B>>,
+{
+    let progress = &socket.progress;
     let last_words = match &end {
         End::Hyper(Err(error)) if error.is_parse() && progress.is_awaiting_head() => {
-            let refusal = refusal::of_head(error, &parts.read_buf, exchanges.caps.max_header_bytes);
+            let refusal = refusal::of_head(error, &read, exchanges.caps.max_header_bytes);
             Some(exchanges.refuse_head(refusal))
         }
         End::Overdue(Phase::Head { .. }) => Some(exchanges.refuse_head(Code::RequestTimeout)),
@@ -112,7 +213,7 @@ where
             () = say(&mut socket.stream, last_words.as_bytes()) => {}
             () = shutdown.stopped() => {}
         }
-    } else if !matches!(end, End::Hyper(Ok(())) | End::Overdue(Phase::Idle { .. })) {
+    } else if !matches!(end, End::Hyper(Ok(())) | End::Drained | End::Overdue(Phase::Idle { .. })) {
         abort(&socket.stream);
     } else {
         socket.stream.close().await;
@@ -145,34 +246,63 @@ impl<'a> Clock<'a> {
     fn start(caps: &'a Caps, progress: Progress, room: &'a Room) -> Self {
         let timer = Box::pin(sleep(caps.header_timeout));
         let leave = Leave::new(room);
-        Self { caps, phase: progress.phase(), progress, deadline: Some(timer.deadline()), timer, leave }
+        Self {
+            caps,
+            phase: progress.phase(),
+            progress,
+            deadline: Some(timer.deadline()),
+            settles: None,
+            brisk: false,
+            timer,
+            leave,
+        }
+    }
+
+    /// The connection rests.
+    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<Phase> {
+        loop {
+            if let Due::Overdue(phase) = ready!(self.poll_due(context)) {
+                return Poll::Ready(phase);
+            }
+        }
     }
 
     /// To be polled after hyper, which moves the phase.
-    fn poll_overdue(&mut self, context: &mut Context<'_>) -> Poll<Phase> {
+    fn poll_due(&mut self, context: &mut Context<'_>) -> Poll<Due> {
         let phase = self.progress.phase();
         if phase != self.phase {
             self.phase = phase;
-            self.deadline = self.limit().map(|limit| Instant::now() + limit);
+            let now = Instant::now();
+            self.deadline = self.limit().map(|limit| now + limit);
+            self.settles = matches!(phase, Phase::Idle { .. }).then(|| now + SETTLE);
         }
         if matches!(phase, Phase::Refused(_)) {
-            return Poll::Ready(phase);
+            return Poll::Ready(Due::Overdue(phase));
         }
         if !matches!(phase, Phase::Idle { .. }) {
             self.leave.withdraw();
         } else if self.leave.poll(context).is_ready() {
-            return Poll::Ready(phase);
+            return Poll::Ready(Due::Overdue(phase));
+        }
+        if self.settles.is_some() && !self.brisk && self.progress.is_quiet() && matches!(phase, Phase::Idle { .. }) {
+            return Poll::Ready(Due::Settled);
         }
         let Some(deadline) = self.deadline else { return Poll::Pending };
-        if self.timer.deadline() > deadline {
-            self.timer.as_mut().reset(deadline);
+        let next = self.settles.map_or(deadline, |settles| settles.min(deadline));
+        if self.timer.deadline() > next {
+            self.timer.as_mut().reset(next);
         }
         loop {
             ready!(self.timer.as_mut().poll(context));
             if self.timer.deadline() >= deadline {
-                return Poll::Ready(phase);
+                return Poll::Ready(Due::Overdue(phase));
             }
-            self.timer.as_mut().reset(deadline);
+            let settled = self.settles.take_if(|settles| self.timer.deadline() >= *settles);
+            if settled.is_some() && self.progress.is_quiet() {
+                return Poll::Ready(Due::Settled);
+            }
+            let next = self.settles.unwrap_or(deadline);
+            self.timer.as_mut().reset(next.min(deadline));
         }
     }
 

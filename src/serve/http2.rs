@@ -1,8 +1,9 @@
 //! One client's HTTP/2 connection: driven by hyper, one task a stream, bounded by us.
 //!
 //! Promised: what the handler sees is what it would see by HTTP/1 (a `Host`, one `Cookie`); no connection has more than
-//! [`MAX_STREAMS`] requests in service, lives longer than [`MAX_AGE`], idles or stalls longer than the [`Caps`] say, or
-//! floods us with resets or unread settings; whoever is sent away is told how far we went (GOAWAY, RFC 9113, section 6.8).
+//! [`MAX_STREAMS`] requests in service, lives longer than [`MAX_AGE`], idles longer than the [`Caps`] say, or floods us with
+//! resets or unread settings; whoever is sent away is told how far we went (GOAWAY, RFC 9113, section 6.8). A response that
+//! its client does not take is reset, and its neighbours go on; where the client takes nothing at all, the connection ends.
 //! A request whose head was read reaches the handler before its reset does, so that a stream that is taken back has still
 //! been decided about.
 //! Not promised: that the last piece of a response is watched as the others are; it waits in [`SEND_BUFFER_BYTES`], and its
@@ -11,9 +12,11 @@
 //! not have.
 
 use std::{
-    collections::BTreeMap,
-    pin::pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    cell::Cell,
+    future::poll_fn,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -30,7 +33,7 @@ use hyper::{
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 
 use super::{
@@ -41,6 +44,10 @@ use super::{
     stream::Stream,
 };
 use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown};
+
+mod outlet;
+
+use outlet::{Blocked, Outlet};
 
 /// Requests of one connection in service at once: browsers use as many, and it is what one client may occupy.
 const MAX_STREAMS: u32 = 100;
@@ -66,11 +73,15 @@ const LINGER: Duration = Duration::from_secs(1);
 /// When a silent client is asked for a sign of life, and how long it has for it.
 const PING: [Duration; 2] = [Duration::from_secs(20), Duration::from_secs(10)];
 
+tokio::task_local! {
+    /// Since when the client has been due to take what its response last gave. hyper stands between a body and the task that
+    /// sends it, so that the two meet here.
+    static GIVEN: Cell<Option<Instant>>;
+}
+
 /// The streams of one connection.
 struct Streams {
     counts: watch::Sender<Counts>,
-    /// Since when each response waits for the client to take what it was given, by the number of its request.
-    given: Mutex<BTreeMap<u64, Instant>>,
 }
 
 #[derive(Debug, Clone, Copy, Default)]
@@ -80,14 +91,14 @@ struct Counts {
 }
 
 /// A request whose response is not yet handed over whole; dropping it says that it is.
-struct OpenStream {
-    streams: Arc<Streams>,
-    number: u64,
-}
+struct OpenStream(Arc<Streams>);
 
-/// Runs streams as tasks that a stop ends.
+/// Runs streams as tasks, each of which ends, and resets its stream, when its client takes nothing for too long.
 #[derive(Clone)]
-struct StreamTasks(Shutdown);
+struct StreamTasks {
+    longest_stall: Duration,
+    shutdown: Shutdown,
+}
 
 /// Serves requests until the client, a cap or the shutdown ends the connection.
 pub(super) async fn run<H, F, B>(
@@ -101,8 +112,8 @@ pub(super) async fn run<H, F, B>(
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let streams = Arc::new(Streams { counts: watch::Sender::default(), given: Mutex::default() });
-    let caps = exchanges.caps.clone();
+    let streams = Arc::new(Streams { counts: watch::Sender::default() });
+    let caps = &exchanges.caps;
     let service = service_fn(|mut request: Request<Incoming>| {
         as_by_http1(&mut request);
         let (exchanges, peer, open) = (Arc::clone(&exchanges), peer.clone(), streams.open());
@@ -112,7 +123,10 @@ pub(super) async fn run<H, F, B>(
             Ok::<_, std::convert::Infallible>(response)
         }
     });
-    let builder = builder(&caps, StreamTasks(shutdown.clone()));
+    let tasks = StreamTasks { longest_stall: caps.body_idle_timeout, shutdown: shutdown.clone() };
+    let builder = builder(caps, tasks);
+    let blocked = Blocked::default();
+    let stream = Outlet::new(stream, blocked.clone());
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), service));
 
     // Who comes while we are leaving is served until the drain, or he would find nobody.
@@ -121,8 +135,8 @@ pub(super) async fn run<H, F, B>(
         biased;
         () = shutdown.stopped() => return,
         _ = connection.as_mut() => return,
-        () = streams.stalled(caps.body_idle_timeout) => return,
-        () = streams.idle(&caps, room) => LINGER,
+        () = blocked.lasts(caps.body_idle_timeout) => return,
+        () = streams.idle(caps, room) => LINGER,
         () = streams.used_up() => caps.body_idle_timeout,
         () = sleep(MAX_AGE) => caps.body_idle_timeout,
         () = leaving => caps.body_idle_timeout,
@@ -132,7 +146,7 @@ pub(super) async fn run<H, F, B>(
         biased;
         () = shutdown.stopped() => {}
         _ = connection => {}
-        () = streams.stalled(caps.body_idle_timeout) => {}
+        () = blocked.lasts(caps.body_idle_timeout) => {}
         // Nothing is open, and yet the client does not let go.
         () = streams.unused_for(patience) => {}
     }
@@ -173,13 +187,11 @@ fn as_by_http1(request: &mut Request<Incoming>) {
 
 impl Streams {
     fn open(self: &Arc<Self>) -> OpenStream {
-        let mut number = 0;
         self.counts.send_modify(|counts| {
             counts.begun += 1;
             counts.open += 1;
-            number = counts.begun;
         });
-        OpenStream { streams: Arc::clone(self), number }
+        OpenStream(Arc::clone(self))
     }
 
     /// Resolves when the first request is overdue, or the next one, or when somebody wants the place of a connection that
@@ -215,39 +227,25 @@ impl Streams {
     async fn used_up(&self) {
         let _ = self.counts.subscribe().wait_for(|counts| counts.begun >= MAX_REQUESTS).await;
     }
-
-    /// Resolves when the client has not taken the next piece of some response for `limit`, or up to a quarter longer.
-    async fn stalled(&self, limit: Duration) {
-        loop {
-            sleep(limit / 4).await;
-            let given = self.given().values().min().copied();
-            if given.is_some_and(|given| given.elapsed() >= limit) {
-                return;
-            }
-        }
-    }
-
-    fn given(&self) -> MutexGuard<'_, BTreeMap<u64, Instant>> {
-        self.given.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
 // === impl OpenStream ===
 
 impl Watch for OpenStream {
     fn asked(&mut self) {
-        self.streams.given().remove(&self.number);
+        // There is none where the request ends before its task begins.
+        let _ = GIVEN.try_with(|given| given.set(None));
     }
 
     fn gave(&mut self) {
-        self.streams.given().insert(self.number, Instant::now());
+        let _ = GIVEN.try_with(|given| given.set(Some(Instant::now())));
     }
 }
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
         self.asked();
-        self.streams.counts.send_modify(|counts| counts.open -= 1);
+        self.0.counts.send_modify(|counts| counts.open -= 1);
     }
 }
 
@@ -258,12 +256,29 @@ where
     T: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: T) {
-        let shutdown = self.0.clone();
-        self.0.spawn(async move {
+        let Self { longest_stall, shutdown } = self.clone();
+        self.shutdown.spawn(GIVEN.scope(Cell::new(None), async move {
+            let mut stall = pin!(None);
             tokio::select! {
+                biased;
                 _ = stream => {}
+                () = poll_fn(|context| poll_stalled(stall.as_mut(), longest_stall, context)) => {}
                 () = shutdown.stopped() => {}
             }
-        });
+        }));
     }
+}
+
+/// Ready when the client has not taken what the response of this task gave for `longest`. To be polled after the response;
+/// few ever wait, so that the timer is made only then.
+fn poll_stalled(mut timer: Pin<&mut Option<Sleep>>, longest: Duration, context: &mut Context<'_>) -> Poll<()> {
+    let Some(given) = GIVEN.with(Cell::get) else {
+        timer.set(None);
+        return Poll::Pending;
+    };
+    let due = given + longest;
+    if timer.as_ref().as_pin_ref().is_none_or(|timer| timer.deadline() != due) {
+        timer.set(Some(sleep_until(due)));
+    }
+    timer.as_pin_mut().map_or(Poll::Pending, |timer| timer.poll(context))
 }

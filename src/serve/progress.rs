@@ -49,6 +49,7 @@ struct State {
     written: u64,
     blocked: bool,
     upload: bool,
+    quiet: bool,
     /// What is wrong with the bytes after so many requests.
     refused: Option<(u64, Fault)>,
 }
@@ -69,8 +70,15 @@ enum Stage {
 impl Progress {
     /// A new connection: its first head is due from now on.
     pub(super) fn new() -> Self {
-        let state = State { stage: Stage::Head, requests: 0, written: 0, blocked: false, upload: false, refused: None };
-        Self(Arc::new(Mutex::new(state)))
+        Self(Arc::new(Mutex::new(State {
+            stage: Stage::Head,
+            requests: 0,
+            written: 0,
+            blocked: false,
+            upload: false,
+            quiet: false,
+            refused: None,
+        })))
     }
 
     /// A head is complete and its request handed to the service.
@@ -86,6 +94,7 @@ impl Progress {
     /// Bytes have arrived.
     pub(super) fn received(&self) -> Arriving {
         let mut state = self.lock();
+        state.quiet = false;
         match state.stage {
             Stage::Idle | Stage::Head => {
                 state.stage = Stage::Head;
@@ -94,6 +103,11 @@ impl Progress {
             Stage::Answering | Stage::Flushing => Arriving::Current,
             Stage::Upgraded => Arriving::Tunnel,
         }
+    }
+
+    /// hyper asked for more, having got nothing but whole requests: it holds no byte that it has not made use of.
+    pub(super) fn drained(&self) {
+        self.lock().quiet = true;
     }
 
     /// What arrived after the heads of so many requests is not to be read.
@@ -124,6 +138,13 @@ impl Progress {
     /// Whether no request is in service: what hyper writes now is its own answer to a head it could not read.
     pub(super) fn is_awaiting_head(&self) -> bool {
         matches!(self.lock().stage, Stage::Idle | Stage::Head)
+    }
+
+    /// Whether hyper holds nothing of this connection that would be missed: no byte to parse, none to write, no request in
+    /// service.
+    pub(super) fn is_quiet(&self) -> bool {
+        let state = self.lock();
+        state.quiet && !state.blocked && matches!(state.stage, Stage::Idle | Stage::Head)
     }
 
     /// Whether the connection is a tunnel.
@@ -198,6 +219,22 @@ mod tests {
         assert_eq!(progress.phase(), Phase::Idle { requests: 1 });
         progress.received();
         assert_eq!(progress.phase(), Phase::Head { requests: 1 });
+    }
+
+    #[test]
+    fn a_connection_is_quiet_once_hyper_has_used_what_came_and_written_what_it_had() {
+        let progress = Progress::new();
+        progress.drained();
+        assert!(progress.is_quiet(), "nothing has come yet");
+        progress.received();
+        assert!(!progress.is_quiet(), "a head has begun");
+        let exchange = progress.begin(false);
+        progress.drained();
+        assert!(!progress.is_quiet(), "its request is in service");
+        drop(exchange);
+        assert!(!progress.is_quiet(), "the end of the response is not yet written");
+        progress.flushed();
+        assert!(progress.is_quiet());
     }
 
     #[test]

@@ -99,6 +99,8 @@ impl AsyncRead for Socket {
             {
                 return self.refused(fault);
             }
+        } else if polled.is_pending() && self.scanner.is_between_requests() {
+            self.progress.drained();
         }
         polled
     }

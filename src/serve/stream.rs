@@ -29,6 +29,17 @@ impl Stream {
         }
     }
 
+    /// Resolves when there may be something to read: bytes, an end or an error.
+    pub(super) async fn readable(&self) {
+        if let Self::Tls(stream) = self
+            && !stream.get_ref().1.wants_read()
+        {
+            return;
+        }
+        // An error is for whoever reads to find.
+        let _ = self.tcp().readable().await;
+    }
+
     /// Tells a TLS client that nothing was cut off (RFC 8446, section 6.1), if it takes that at once. The end of a plain
     /// connection says so itself.
     pub(super) async fn close(&mut self) {

@@ -68,6 +68,11 @@ impl RequestScanner {
         self.heads
     }
 
+    /// Whether the last byte was the last of a request, or there was none yet.
+    pub fn is_between_requests(&self) -> bool {
+        matches!(self.part, Part::RequestLine | Part::Answer) && self.head.size == 0 && self.lines.begun.is_empty()
+    }
+
     /// The last request was answered, and not by switching protocols: another may follow.
     pub fn answered(&mut self) {
         if matches!(self.part, Part::Answer) {

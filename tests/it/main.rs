@@ -22,6 +22,7 @@ mod data_windows;
 mod demo;
 mod deploy;
 mod edge_http2;
+mod edge_inherited;
 mod edge_overload;
 mod edge_restart;
 mod edge_tls;

@@ -10,7 +10,7 @@ use std::{
 use bytes::Bytes;
 use cxgate::serve::Caps;
 use http_body::{Body, Frame};
-use http_body_util::BodyExt;
+use http_body_util::{Either, Full};
 use hyper::Response;
 use tokio::{
     io::AsyncReadExt,
@@ -19,7 +19,10 @@ use tokio::{
 };
 
 use crate::support::{
-    http2::{self, Frames, GOAWAY, HEADERS, PING, WHOLE, frame, get_fields, plain_client},
+    http2::{
+        self, DATA, Frames, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WHOLE, WINDOW_UPDATE, frame, get_fields,
+        plain_client,
+    },
     listening::{Listening, text, wide},
     soon, until,
 };
@@ -49,14 +52,45 @@ async fn a_connection_that_sends_no_request_or_no_further_one_is_told_to_go() {
 }
 
 #[tokio::test]
-async fn a_response_that_its_client_does_not_take_ends_the_connection() {
+async fn a_response_that_its_client_does_not_take_is_reset_and_its_neighbours_go_on() {
+    const CANCEL: [u8; 4] = [0, 0, 0, 8];
+    let caps = Caps { body_idle_timeout: SHORT, ..wide() };
+    let listening = Listening::http2(caps, |request| async move {
+        let endless = request.uri().path() == "/endless";
+        Response::new(if endless { Either::Left(Endless) } else { Either::Right(Full::<Bytes>::from("whole")) })
+    });
+    let mut client = Frames::connect(listening.address).await;
+    client.send(&frame(HEADERS, WHOLE, 1, &get_fields("/endless"))).await.unwrap();
+    // No window is opened for it again, and that of the connection only for others.
+    client.send(&frame(WINDOW_UPDATE, 0, 0, &1_000_000u32.to_be_bytes())).await.unwrap();
+    loop {
+        match client.next().await.expect("the connection lives") {
+            (RST_STREAM, 1, reason) => break assert_eq!(reason, CANCEL),
+            (GOAWAY, ..) => panic!("the connection ends"),
+            _ => {}
+        }
+    }
+    client.send(&frame(HEADERS, WHOLE, 3, &get_fields("/neighbour"))).await.unwrap();
+    loop {
+        match client.next().await.expect("the connection lives") {
+            (DATA, 3, body) if !body.is_empty() => break assert_eq!(body, b"whole"),
+            (GOAWAY, ..) => panic!("the connection ends"),
+            _ => {}
+        }
+    }
+    assert_eq!(listening.metric(OPEN), 1);
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_at_all_loses_its_connection() {
     let caps = Caps { body_idle_timeout: SHORT, ..wide() };
     let listening = Listening::http2(caps, |_| async move { Response::new(Endless) });
-    let mut client = plain_client(listening.address).await;
-    let response = soon(client.send_request(http2::get("/"))).await.unwrap();
-    // Nobody reads the body, and the window closes.
+    let mut client = Frames::connect(listening.address).await;
+    let no_window = frame(SETTINGS, 0, 0, &[&[0, 4][..], &0x7fff_ffffu32.to_be_bytes()].concat());
+    client.send(&[no_window, frame(WINDOW_UPDATE, 0, 0, &0x7fff_0000u32.to_be_bytes())].concat()).await.unwrap();
+    client.send(&frame(HEADERS, WHOLE, 1, &get_fields("/"))).await.unwrap();
+    until(async || listening.metric(OPEN) == 1).await;
     until(async || listening.metric(OPEN) == 0).await;
-    assert!(soon(response.into_body().collect()).await.is_err(), "a short body");
 }
 
 #[tokio::test]

@@ -19,11 +19,17 @@ pub type Client = SendRequest<Full<Bytes>>;
 /// Types of frames (RFC 9113, section 6).
 pub const DATA: u8 = 0;
 pub const HEADERS: u8 = 1;
+pub const PRIORITY: u8 = 2;
 pub const RST_STREAM: u8 = 3;
 pub const SETTINGS: u8 = 4;
+pub const PUSH_PROMISE: u8 = 5;
 pub const PING: u8 = 6;
 pub const GOAWAY: u8 = 7;
+pub const WINDOW_UPDATE: u8 = 8;
 pub const CONTINUATION: u8 = 9;
+
+/// What a client says first (RFC 9113, section 3.4); its settings follow.
+pub const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
 /// END_STREAM and END_HEADERS.
 pub const WHOLE: u8 = 0x5;
@@ -53,7 +59,7 @@ pub async fn whole(response: Response<Incoming>) -> Answer {
 }
 
 /// A client that sends the frames it is told to.
-pub struct Frames(pub TcpStream);
+pub struct Frames<S = TcpStream>(pub S);
 
 // === impl Frames ===
 
@@ -61,7 +67,7 @@ impl Frames {
     /// Connects, and says what every client says first.
     pub async fn connect(address: SocketAddr) -> Self {
         let mut frames = Self(TcpStream::connect(address).await.unwrap());
-        frames.0.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await.unwrap();
+        frames.0.write_all(PREFACE).await.unwrap();
         frames.send(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
         frames
     }
@@ -73,19 +79,26 @@ impl Frames {
         frames.send(&frame(SETTINGS, 0, 0, b"")).await.unwrap();
         frames
     }
+}
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Frames<S> {
     pub async fn send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
         soon(self.0.write_all(bytes)).await
     }
 
     /// The next frame's type, stream and payload; `None` at the end of the connection.
     pub async fn next(&mut self) -> Option<(u8, u32, Vec<u8>)> {
+        self.next_with_flags().await.map(|(kind, _, stream, payload)| (kind, stream, payload))
+    }
+
+    /// The same, with its flags after its type.
+    pub async fn next_with_flags(&mut self) -> Option<(u8, u8, u32, Vec<u8>)> {
         let mut head = [0; 9];
         soon(self.0.read_exact(&mut head)).await.ok()?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
         let mut payload = vec![0; length as usize];
         soon(self.0.read_exact(&mut payload)).await.ok()?;
-        Some((head[3], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
+        Some((head[3], head[4], u32::from_be_bytes([head[5], head[6], head[7], head[8]]), payload))
     }
 
     /// Reads up to the end of the connection: the error that GOAWAY named last, if there was one.
