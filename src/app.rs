@@ -16,8 +16,9 @@ use tokio::time::timeout;
 use tracing::warn;
 
 use crate::{
-    admin::Admin,
+    admin::{Admin, Subjects},
     body::RequestBody,
+    clients::Clients,
     config::{self, Config, Listen},
     gate::{
         flood::Floods,
@@ -33,9 +34,11 @@ use crate::{
 };
 
 mod check;
+mod desk;
 pub mod egress;
 
 pub use check::check;
+use desk::Desk;
 
 /// Connections the admin listener holds: probes, a scraper, a few people.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
@@ -148,21 +151,29 @@ impl App {
         let Self { config, proxy, tls, admin, limiter, upstreams, credentials, sources, metrics, background, .. } = self;
         load::start(sources, scales(&config), &limiter, &metrics, &shutdown);
         keep_fresh(&credentials, &background);
-        let floods = Arc::<Floods>::default();
+        let (floods, clients) = (Arc::<Floods>::default(), Arc::<Clients>::default());
         spawn_sums(&floods, &background);
         spawn_reloads(tls, &metrics, &background);
 
-        let operators = Admin::new(&config.admin, Arc::clone(&limiter), Arc::clone(&metrics), shutdown.clone());
+        let subjects = Subjects {
+            limiter: Arc::clone(&limiter),
+            clients: Arc::clone(&clients),
+            metrics: Arc::clone(&metrics),
+            shutdown: shutdown.clone(),
+        };
+        let neighbours =
+            Neighbours { limiter, upstreams, credentials, floods: Arc::clone(&floods), clients, shutdown: shutdown.clone() };
+        let gate = setup::gate(&config, neighbours, &metrics);
+
+        let desk = Desk { gate: gate.clone(), clients: Arc::clone(&subjects.clients) };
+        let operators = Admin::new(&config, desk, subjects);
         let answer = move |peer: Peer, request: Request<RequestBody>| {
-            let response = operators.handle(peer.address, &request);
-            async { response }
+            let operators = operators.clone();
+            async move { operators.handle(peer.address, request).await }
         };
         let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, proxies: Vec::new(), ..Caps::from(&config.listen) };
         background.spawn(serve(admin, caps, answer, ListenerMetrics::new(&metrics, "admin"), background.clone()));
 
-        let neighbours =
-            Neighbours { limiter, upstreams, credentials, floods: Arc::clone(&floods), shutdown: shutdown.clone() };
-        let gate = setup::gate(&config, neighbours, &metrics);
         let caps = Caps::from(&config.listen);
         let below = gate.clone();
         let proxy = proxy.permitting(Arc::new(move |request, headers| below.permit(request, headers)));

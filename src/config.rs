@@ -14,6 +14,7 @@ use hyper::{Method, header::HeaderName};
 use ipnet::IpNet;
 use serde::Serialize;
 
+mod admin;
 mod check;
 mod delivery;
 mod dimension;
@@ -32,6 +33,7 @@ mod tls;
 mod url;
 mod value;
 
+pub use admin::{Admin, ShowClients};
 pub use delivery::{AccessKey, ClientAuthentication, Grant, OAuth, OAuthClient, Retry};
 pub use dimension::{Dimension, IdentitySource};
 pub use limit::{LimitKind, SlidingWindow, TokenBucket};
@@ -112,16 +114,6 @@ pub struct Listen {
     /// What the listener proves itself by; `None` speaks plain HTTP.
     #[serde(serialize_with = "value::optional")]
     pub tls: Option<ListenTls>,
-}
-
-/// `[admin]`: probes and metrics.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Admin {
-    /// Address and port; anything but loopback needs `token`.
-    pub address: SocketAddr,
-    /// Bearer token for everything but the probes, where the address is not loopback.
-    #[serde(serialize_with = "value::optional")]
-    pub token: Option<Secret>,
 }
 
 /// `[log]`: the form and the amount of what is written to standard error.

@@ -17,12 +17,15 @@ pub mod bad_request;
 pub mod call;
 pub mod client;
 pub mod cors;
+pub mod desk;
+pub mod explain;
 pub mod flood;
 pub mod forward;
 pub mod forwarded;
 pub mod guard;
 pub mod headers;
 pub mod limited;
+pub mod named;
 pub mod path;
 pub mod preflight;
 mod query;
@@ -57,7 +60,11 @@ use violation::ViolationLog;
 use websocket::Sockets;
 use whitelist::Whitelist;
 
-use crate::{body::RequestBody, peer::Peer};
+use crate::{
+    body::RequestBody,
+    limiter::{Limiter, key::KeyHasher},
+    peer::Peer,
+};
 
 /// What a stage gives back: an answer, or why there is none.
 pub type Outcome = Result<Response, Rejection>;
@@ -73,7 +80,15 @@ struct Inner {
     identification: Identification,
     routes: RouteTable,
     stack: Stack,
+    desk: Desk,
     counters: Counters,
+}
+
+/// What [`desk`] and [`explain`] look at.
+struct Desk {
+    limiter: Arc<Limiter>,
+    hasher: KeyHasher,
+    whitelist: Whitelist,
 }
 
 /// What the gate counts itself.
@@ -105,6 +120,8 @@ pub struct Stages {
 impl Gate {
     /// Joins the parts; [`setup`] makes them from configuration.
     pub fn new(identification: Identification, routes: RouteTable, stages: Stages, counters: Counters) -> Self {
+        let Throttle { limiter, hasher, .. } = stages.throttle.clone();
+        let desk = Desk { limiter, hasher, whitelist: stages.whitelist.clone() };
         // The violation log is outermost, so that it sees every refusal; preflights come next, because they are no one's
         // requests; the whitelist stands before sockets and throttle, whose places and tokens trusted clients do not use; a
         // socket too many is refused before it is charged; only what the throttle admits is forwarded.
@@ -115,7 +132,7 @@ impl Gate {
             .layer(stage(stages.sockets))
             .layer(stage(stages.throttle))
             .service(stages.forward);
-        Self(Arc::new(Inner { identification, routes, stack, counters }))
+        Self(Arc::new(Inner { identification, routes, stack, desk, counters }))
     }
 
     /// Lets the page that sent `request` read an answer with `headers` that is made without the gate.

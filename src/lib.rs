@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! - Imports point one way: `main → cli → app → {serve, gate, load, admin} → {limiter, upstream} → {config, metrics,
-//!   shutdown, body, code, peer, log, tls, wire}`. Modules on one level never name each other; `app` introduces them.
+//!   shutdown, body, code, peer, log, tls, wire, clients}`. Modules on one level never name each other; `app` introduces them.
 //!   `tests/tidy.rs` holds this.
 //! - Every byte of HTTP/1 passes a strict reader ([`wire`]) before the lenient parser, in both directions.
 //! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
@@ -26,6 +26,7 @@ pub mod admin;
 pub mod app;
 pub mod body;
 pub mod cli;
+pub mod clients;
 pub mod code;
 pub mod config;
 pub mod gate;

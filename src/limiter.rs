@@ -21,6 +21,7 @@ use crate::{
     tls::TlsSetupError,
 };
 
+pub mod amendments;
 pub mod bucket;
 pub mod cooldown;
 mod debts;
@@ -32,12 +33,14 @@ pub mod key;
 pub mod lease;
 mod limit;
 pub mod memory;
+pub mod peek;
 pub mod places;
 pub mod redis;
 mod replicas;
 pub mod scale;
 pub mod window;
 
+use amendments::Amended;
 use failures::Failures;
 use fleet::Fleet;
 use key::Key;
@@ -57,6 +60,7 @@ pub struct Limiter {
     place: Place,
     places: Arc<Places>,
     failures: Failures,
+    amended: Arc<Amended>,
     held: Gauge,
     started: Instant,
 }
@@ -238,15 +242,15 @@ impl Limiter {
     ///
     /// Where Redis is to be reached with TLS, and that cannot be set up.
     pub fn start(config: &config::Store, metrics: &Metrics, shutdown: &Shutdown) -> Result<Self, TlsSetupError> {
-        let held = metrics.buckets.clone();
+        let (held, amended) = (metrics.buckets.clone(), Arc::<Amended>::default());
         let places = Places::new(config.redis.is_some());
         let place = if let Some(servers) = &config.redis {
-            Place::Redis(Fleet::start(servers, config, Arc::clone(&places), metrics, shutdown)?)
+            Place::Redis(Fleet::start(servers, config, Arc::clone(&places), Arc::clone(&amended), metrics, shutdown)?)
         } else {
             metrics.store_up.set(1);
             Place::Process(Memory::new(config.max_buckets, held.clone()))
         };
-        Ok(Self { place, places, failures: Failures::new(metrics), held, started: Instant::now() })
+        Ok(Self { place, places, failures: Failures::new(metrics), amended, held, started: Instant::now() })
     }
 
     /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_CHARGES`].

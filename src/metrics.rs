@@ -144,6 +144,8 @@ metrics! {
     oauth_fetches: Family<FetchLabels, Counter> = "oauth_fetches";
     /// Unix time at which the token in use ends; 0 while there is none.
     oauth_token_end: Family<CredentialsLabels, FloatGauge> = "oauth_token_end" in Unit::Seconds;
+    /// Changes that operators asked for, by what and by what came of it.
+    admin_writes: Family<WriteLabels, Counter> = "admin_writes";
     /// Log lines lost because they could not be written fast enough.
     log_dropped: Counter = "log_dropped";
 }
@@ -282,6 +284,15 @@ pub struct FetchLabels {
     /// The name of the credentials' table.
     pub credentials: String,
     /// `good`, `unreachable`, `timeout`, `refused`, `status`, `too_large` or `invalid`.
+    pub result: &'static str,
+}
+
+/// Labels of a change that an operator asked for.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct WriteLabels {
+    /// `reset`, `trust`, `distrust` or `drain`.
+    pub action: &'static str,
+    /// `done`, or the code of the refusal.
     pub result: &'static str,
 }
 

@@ -18,7 +18,7 @@ const LEVELS: [&[&str]; 6] = [
     &["app"],
     &["serve", "gate", "load", "admin"],
     &["limiter", "upstream"],
-    &["config", "metrics", "shutdown", "body", "code", "peer", "log", "tls", "wire"],
+    &["config", "metrics", "shutdown", "body", "code", "peer", "log", "tls", "wire", "clients"],
 ];
 
 /// Not written down in source, but done: each with what to do instead. Split, so that this table is not its own finding.

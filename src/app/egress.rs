@@ -66,8 +66,14 @@ impl Egress {
         keep_fresh(&credentials, &tasks);
         let floods = Arc::<Floods>::default();
         spawn_sums(&floods, &tasks);
-        let neighbours =
-            Neighbours { limiter: Arc::clone(&limiter), upstreams, credentials, floods, shutdown: tasks.clone() };
+        let neighbours = Neighbours {
+            limiter: Arc::clone(&limiter),
+            upstreams,
+            credentials,
+            floods,
+            clients: Arc::default(),
+            shutdown: tasks.clone(),
+        };
         let gate = setup::gate(&tried_once(config.clone()), neighbours, &metrics);
         Ok(Self { gate, limiter, config, tasks })
     }

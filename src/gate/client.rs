@@ -9,7 +9,7 @@ use std::{borrow::Cow, fmt::Write as _, net::IpAddr};
 
 use arrayvec::ArrayString;
 use hyper::{
-    HeaderMap,
+    HeaderMap, Request,
     header::{AUTHORIZATION, COOKIE},
     http::request::Parts,
 };
@@ -79,6 +79,22 @@ impl Identification {
         Ok(Client { peer, identity, address, network, through_trusted_proxy: forwarded::is_in(&self.trusted_proxies, peer) })
     }
 
+    /// What the identity of a request is read from; `address` where nothing names it.
+    pub fn source<B>(&self, peer: &Peer, request: &Request<B>) -> String {
+        let mut head = Request::new(()).into_parts().0;
+        (head.uri, head.headers) = (request.uri().clone(), request.headers().clone());
+        let names = |source: &&IdentitySource| {
+            let alone = Self { sources: vec![(*source).clone()], ..self.clone() };
+            alone.client(peer, &head).is_ok_and(|client| client.identity.is_claimed())
+        };
+        self.sources.iter().find(names).unwrap_or(&IdentitySource::Address).to_string()
+    }
+
+    /// The leading bits of an IPv6 address that count as one client.
+    pub fn ipv6_prefix(&self) -> u8 {
+        self.ipv6_prefix
+    }
+
     fn identity(&self, network: IpNet, certificate: Option<&str>, head: &Parts) -> Result<Identity, BadRequest> {
         for source in &self.sources {
             let claimed: Option<(Cow<'_, str>, _, _)> = match source {
@@ -114,10 +130,24 @@ impl Client {
 
     /// Adds the address that counts for limits to a key.
     pub fn add_network(&self, key: KeyParts) -> KeyParts {
-        match self.network.addr() {
-            IpAddr::V4(address) => key.part(&address.octets()),
-            IpAddr::V6(address) => key.part(&address.octets()),
-        }
+        add_network(key, self.network)
+    }
+
+    /// Adds a client that a source of this `kind` calls `name` to a key; `None` where none could be called so.
+    pub fn add_named(key: KeyParts, name: &str, kind: &str, ipv6_prefix: u8) -> Option<KeyParts> {
+        let identity = match kind {
+            "name" => Identity::claimed(name, "name", true),
+            "cookie" => Identity::claimed(name, "cookie", false),
+            "bearer" => Identity::claimed(name, "bearer", false),
+            "certificate" => Identity::claimed(name, "certificate", false),
+            ADDRESS => {
+                let address = name.split('/').next()?.parse::<IpAddr>().ok()?;
+                Ok(Some(Identity::address(network(address.to_canonical(), ipv6_prefix))))
+            }
+            _ => Ok(None),
+        };
+        let identity = identity.ok().flatten()?;
+        Some(key.part(identity.text.as_bytes()).part(identity.kind.as_bytes()))
     }
 }
 
@@ -185,7 +215,16 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Bad
     Ok(found)
 }
 
-fn network(address: IpAddr, ipv6_prefix: u8) -> IpNet {
+/// Adds the address that counts for limits to a key.
+pub fn add_network(key: KeyParts, network: IpNet) -> KeyParts {
+    match network.addr() {
+        IpAddr::V4(address) => key.part(&address.octets()),
+        IpAddr::V6(address) => key.part(&address.octets()),
+    }
+}
+
+/// The address that counts for limits: IPv6 cut to a prefix.
+pub fn network(address: IpAddr, ipv6_prefix: u8) -> IpNet {
     let prefix = if address.is_ipv4() { 32 } else { ipv6_prefix };
     IpNet::new(address, prefix).map_or(IpNet::from(address), |network| network.trunc())
 }

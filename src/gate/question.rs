@@ -10,14 +10,18 @@ use super::{
     call::Call,
     guard::{Cooldown, Guard},
     limited::Limited,
+    named,
     quota::QuotaFields,
     rejection::Rejection,
     route::{Route, RouteLimit},
 };
-use crate::limiter::{
-    Charge, MAX_CHARGES, Standing,
-    key::{Key, KeyHasher},
-    retry_after_seconds,
+use crate::{
+    config::ShowClients,
+    limiter::{
+        Charge, Decision, MAX_CHARGES, Standing, Standings,
+        key::{Key, KeyHasher},
+        retry_after_seconds,
+    },
 };
 
 /// What one request asks.
@@ -73,6 +77,29 @@ impl<'a> Question<'a> {
     /// What is left after an admission.
     pub fn fields(&self, standings: &[Standing]) -> Option<QuotaFields> {
         if self.limits.is_empty() { None } else { QuotaFields::admitted(self.limits, self.route.policy.as_ref(), standings) }
+    }
+
+    /// Takes note of whose request was decided, for those who ask [who is busy](crate::clients).
+    pub fn see(&self, call: &Call, decision: &Decision, show: ShowClients) {
+        let refusals = if let Decision::Refused { standings } = decision { Some(standings) } else { None };
+        for (place, (limit, charge)) in self.limits.iter().zip(&self.charges).enumerate() {
+            let lacks = |standings: &Standings| standings.get(place).is_some_and(|standing| standing.tokens < charge.cost);
+            let refused = refusals.is_some_and(lacks);
+            limit.seen.count(charge.key.0, refused, call.received, || named::shown(limit, call, charge.key, show));
+        }
+    }
+
+    /// What each of the [charges](Self::charges) is called.
+    pub fn names(&self) -> impl Iterator<Item = Arc<str>> {
+        let limits = self.limits.iter().map(|limit| Arc::clone(&limit.name));
+        limits.chain(self.guards.iter().map(|guard| Arc::clone(&guard.name)))
+    }
+
+    /// The limit or the guard to wait for, and how long; `None` where all admit.
+    pub fn longest(&self, standings: &[Standing]) -> Option<(Arc<str>, Duration)> {
+        let wait = |(charge, standing): (&Charge<'_>, &Standing)| charge.limit.wait(standing, charge.cost);
+        let waits = self.charges.iter().zip(standings).map(wait);
+        self.names().zip(waits).filter(|(_, wait)| !wait.is_zero()).max_by_key(|(_, wait)| *wait)
     }
 
     /// Counts a refusal and says what to wait for: the limit or the guard that takes longest.

@@ -18,7 +18,7 @@ use super::{
     rewrite::Rewrite,
     websocket,
 };
-use crate::{config::Dimension, limiter::Limit, upstream::Delivery};
+use crate::{clients::Sketch, config::Dimension, limiter::Limit, upstream::Delivery};
 
 /// A route as the gate runs it.
 pub struct Route {
@@ -62,6 +62,8 @@ pub struct RouteLimit {
     pub admitted: Counter,
     /// Requests it refused.
     pub refused: Counter,
+    /// Who asks it most.
+    pub seen: Arc<Sketch>,
 }
 
 /// What a route counts.
@@ -77,7 +79,11 @@ pub struct RouteCounters {
 }
 
 /// Every route with the paths it takes, the most specific first.
-pub struct RouteTable(Vec<Entry>);
+pub struct RouteTable {
+    entries: Vec<Entry>,
+    /// In the order of the file.
+    routes: Vec<Arc<Route>>,
+}
 
 /// One path of a route, as a route table takes it.
 pub struct Entry {
@@ -135,11 +141,18 @@ pub type Captures = Vec<(Arc<str>, String)>;
 impl RouteTable {
     /// Orders `entries`, which come in the order of the file.
     pub fn new(mut entries: Vec<Entry>) -> Self {
+        let mut routes: Vec<_> = entries.iter().map(|entry| Arc::clone(&entry.route)).collect();
+        routes.dedup_by(|one, other| Arc::ptr_eq(one, other));
         entries.sort_by_key(|entry| {
             let literal: Vec<_> = entry.pattern.0.iter().map(|segment| matches!(segment, Segment::Literal(_))).collect();
             Reverse((entry.pattern.0.len(), literal, entry.host.is_some(), !entry.methods.is_empty()))
         });
-        Self(entries)
+        Self { entries, routes }
+    }
+
+    /// All routes, in the order of the file.
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
     }
 
     /// The route of a request to `host` (without port).
@@ -167,7 +180,7 @@ impl RouteTable {
     /// What takes a canonical path of `host`, whatever the method.
     fn taking<'a>(&'a self, canonical: &'a str, host: &'a str) -> impl Iterator<Item = (&'a Entry, Captures)> {
         let fits = |entry: &Entry| entry.host.as_deref().is_none_or(|wanted| wanted.eq_ignore_ascii_case(host));
-        self.0.iter().filter(move |entry| fits(entry)).filter_map(|entry| {
+        self.entries.iter().filter(move |entry| fits(entry)).filter_map(|entry| {
             let captures = entry.pattern.captures(canonical)?;
             (entry.rewrite.is_none() || entry.pattern.is_whole(canonical)).then_some((entry, captures))
         })

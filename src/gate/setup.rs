@@ -23,6 +23,7 @@ use super::{
     whitelist::Whitelist,
 };
 use crate::{
+    clients::Clients,
     code::Code,
     config::{self, Config, Dimension, Factor, IdentitySource},
     limiter::{
@@ -46,6 +47,8 @@ pub struct Neighbours {
     pub credentials: BTreeMap<String, Arc<Credentials>>,
     /// Bounds the log.
     pub floods: Arc<Floods>,
+    /// Sees who is busy.
+    pub clients: Arc<Clients>,
     /// Ends tunnels.
     pub shutdown: Shutdown,
 }
@@ -53,11 +56,11 @@ pub struct Neighbours {
 /// A gate for a checked configuration. A route whose upstream or credentials are not among the neighbours takes no requests;
 /// the configuration's own check makes sure that there is none.
 pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate {
-    let Neighbours { limiter, upstreams, credentials, floods, shutdown } = neighbours;
+    let Neighbours { limiter, upstreams, credentials, floods, clients, shutdown } = neighbours;
     let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
     let deliveries =
         config.routes.iter().filter_map(|route| Some((route, delivery(route, &upstreams, &credentials, metrics)?)));
-    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, metrics)).collect();
+    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, &clients, metrics)).collect();
     let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
     let violation_log = ViolationLog {
         floods: Arc::clone(&floods),
@@ -82,8 +85,8 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
             limit: Arc::new(preflight_limit(metrics)),
         },
         sockets: Sockets(Arc::new(sockets)),
-        whitelist: Whitelist { entries: config.whitelist.clone().into(), floods },
-        throttle: Throttle { limiter, hasher: hasher.clone() },
+        whitelist: Whitelist { entries: config.whitelist.clone().into(), floods, limiter: Arc::clone(&limiter) },
+        throttle: Throttle { limiter, hasher: hasher.clone(), show: config.admin.show_clients },
         forward: Forward {
             protected: protected_fields(config).into(),
             stripped_parameters: stripped_parameters(&config.identity).into(),
@@ -129,8 +132,8 @@ fn delivery(
     Some(Delivery::new(route, Arc::clone(upstreams.get(&route.upstream)?), identity, metrics))
 }
 
-fn entries(config: &Config, route: &config::Route, upstream: Delivery, metrics: &Metrics) -> Vec<Entry> {
-    let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, metrics)).collect();
+fn entries(config: &Config, route: &config::Route, upstream: Delivery, clients: &Clients, metrics: &Metrics) -> Vec<Entry> {
+    let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, clients, metrics)).collect();
     let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.kind)));
     let counters = route_counters(&route.name, metrics);
     let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, "refused", metrics) };
@@ -166,7 +169,13 @@ fn entries(config: &Config, route: &config::Route, upstream: Delivery, metrics: 
     route.paths.iter().map(entry).collect()
 }
 
-fn route_limit(config: &Config, route: &str, configured: &config::RouteLimit, metrics: &Metrics) -> RouteLimit {
+fn route_limit(
+    config: &Config,
+    route: &str,
+    configured: &config::RouteLimit,
+    clients: &Clients,
+    metrics: &Metrics,
+) -> RouteLimit {
     let config::RouteLimit { shared, limit, cost } = configured;
     let name = limit.name.as_str();
     let lowest = limit.scale_by.iter().filter_map(|signal| config.load.get(signal)).map(|load| load.min_refill_share).min();
@@ -182,6 +191,7 @@ fn route_limit(config: &Config, route: &str, configured: &config::RouteLimit, me
         cost: u64::from(*cost) * MICRO,
         admitted: decisions(route, name, "admitted", metrics),
         refused: decisions(route, name, "refused", metrics),
+        seen: clients.sketch(route, name),
     }
 }
 
@@ -215,6 +225,7 @@ fn preflight_limit(metrics: &Metrics) -> RouteLimit {
         cost: MICRO,
         admitted: decisions("admitted"),
         refused: decisions("refused"),
+        seen: Arc::default(),
     }
 }
 

@@ -16,7 +16,10 @@ use super::{
     response::Response,
     stage::{Next, Stage},
 };
-use crate::limiter::{Decision, Limiter, key::KeyHasher};
+use crate::{
+    config::ShowClients,
+    limiter::{Decision, Limiter, key::KeyHasher},
+};
 
 /// Holds requests to the limits of their route.
 #[derive(Clone)]
@@ -25,6 +28,8 @@ pub struct Throttle {
     pub limiter: Arc<Limiter>,
     /// Names buckets.
     pub hasher: KeyHasher,
+    /// How clients are called where they are listed.
+    pub show: ShowClients,
 }
 
 impl Stage for Throttle {
@@ -34,7 +39,9 @@ impl Stage for Throttle {
         if question.charges().is_empty() {
             return next.call(call).await;
         }
-        let admitted = match self.limiter.decide(question.charges()).await {
+        let decision = self.limiter.decide(question.charges()).await;
+        question.see(&call, &decision, self.show);
+        let admitted = match decision {
             Decision::Admitted { receipt, standings } => Some((receipt, standings)),
             Decision::Unlimited => None,
             // Only a pause was asked about, and nobody knows of one.

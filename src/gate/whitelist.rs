@@ -16,7 +16,7 @@ use super::{
     headers::X_CLIENT_SECRET,
     stage::{Next, Stage},
 };
-use crate::config::Trusted;
+use crate::{config::Trusted, limiter::Limiter};
 
 /// Lets trusted clients pass limits; they are still counted and logged.
 #[derive(Clone)]
@@ -25,18 +25,32 @@ pub struct Whitelist {
     pub entries: Arc<[Trusted]>,
     /// Bounds the log.
     pub floods: Arc<Floods>,
+    /// Knows whom operators trust for a while.
+    pub limiter: Arc<Limiter>,
 }
 
 impl Stage for Whitelist {
     async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         let secret = call.request.headers_mut().remove(X_CLIENT_SECRET);
         let secret = secret.as_ref().map(HeaderValue::as_bytes);
-        if self.entries.iter().any(|entry| believes(entry, &call.client, call.peer.certificate.as_deref(), secret)) {
+        if self.exempts(&call, secret).is_some() {
             call.exempt = true;
             call.route.counters.whitelisted.inc();
             self.floods.whitelisted(&call.client, &call.route);
         }
         next.call(call).await
+    }
+}
+
+impl Whitelist {
+    /// By what a call that shows this secret passes limits: `configuration`, or `runtime` where operators said so for a while.
+    pub fn exempts(&self, call: &Call, secret: Option<&[u8]>) -> Option<&'static str> {
+        let Call { client, peer, received, .. } = call;
+        if self.entries.iter().any(|entry| believes(entry, client, peer.certificate.as_deref(), secret)) {
+            return Some("configuration");
+        }
+        let name = client.identity.text.as_str();
+        self.limiter.amendments().trusts(name, client.address, *received).then_some("runtime")
     }
 }
 

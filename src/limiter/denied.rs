@@ -90,6 +90,11 @@ impl Denied {
         }
     }
 
+    /// Forgets one bucket.
+    pub(super) fn forget_key(&self, key: Key) {
+        self.0.remove(&key);
+    }
+
     /// Forgets everything.
     pub(super) fn forget_all(&self) {
         self.0.clear();

@@ -103,6 +103,23 @@ impl Local {
         Ok(Decision::Admitted { receipt: Receipt { charged: Charged::Local { replicas }, at }, standings })
     }
 
+    /// How buckets stand for one of `replicas`.
+    pub(super) fn peek(&self, charges: &[Charge<'_>], replicas: u32) -> Result<Standings, StoreError> {
+        let limits = limits(charges, replicas);
+        let standings = self.memory.peek_at(&shared(charges, &limits, replicas), self.memory.now())?;
+        Ok(standings
+            .iter()
+            .zip(charges)
+            .map(|(standing, charge)| own(standing, charge.limit, share(charge, replicas)))
+            .collect())
+    }
+
+    /// Fills a bucket, and forgets what it owes.
+    pub(super) fn forget(&self, key: Key) {
+        let _ = self.debts.take(key);
+        self.memory.forget(key);
+    }
+
     /// Gives back what was charged here at `at` as one of `replicas`; answers the charges to buckets that Redis has been told
     /// of meanwhile. A window owes no more than is still taken here, so what is given back here is owed no more; what Redis
     /// has been told of stays there, because Redis cannot know when it was charged.

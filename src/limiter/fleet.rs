@@ -25,8 +25,11 @@ use tokio::{
     time::{Instant, timeout},
 };
 
+mod operate;
+
 use super::{
     Charge, Charged, Decision, MAX_CHARGES, RETRY_AFTER, Receipt, Report, Status, Store, StoreError, Terms, Verdict,
+    amendments::Amended,
     debts::{Debt, Debts},
     denied::Denied,
     failures::Failures,
@@ -60,6 +63,7 @@ pub(super) struct Fleet {
     replicas: Replicas,
     places: Arc<Places>,
     failures: Failures,
+    amended: Arc<Amended>,
     since: Mutex<Instant>,
     changes: Counter,
     fallback_decisions: Counter,
@@ -83,6 +87,7 @@ impl Fleet {
         servers: &config::Redis,
         config: &config::Store,
         places: Arc<Places>,
+        amended: Arc<Amended>,
         metrics: &Metrics,
         shutdown: &Shutdown,
     ) -> Result<Arc<Self>, TlsSetupError> {
@@ -96,6 +101,7 @@ impl Fleet {
             replicas: Replicas::new(metrics.store_replicas.clone()),
             places,
             failures: Failures::new(metrics),
+            amended,
             since: Mutex::new(Instant::now()),
             changes: metrics.store_changes.clone(),
             fallback_decisions: metrics.fallback_decisions.clone(),
@@ -107,6 +113,7 @@ impl Fleet {
                 () = kept.replicas.keep_counting(&kept.redis) => {}
                 () = kept.places.keep(&kept.redis) => {}
                 () = kept.keep_paying() => {}
+                () = kept.keep_amended() => {}
                 () = kept.note_changes() => {}
                 () = stopping.stopped() => {}
             }

@@ -13,6 +13,7 @@ use std::{
     hash::{Hash, Hasher},
 };
 
+use base64::{Engine as _, engine::general_purpose::URL_SAFE};
 use siphasher::sip128::{Hasher128, SipHasher24};
 
 use crate::config::Secret;
@@ -61,6 +62,11 @@ impl Key {
             }
         }
         text
+    }
+
+    /// The key that has this text; `None` where none has.
+    pub fn from_text(text: &str) -> Option<Self> {
+        Some(Self(URL_SAFE.decode(text).ok()?.try_into().ok()?))
     }
 
     /// One of 256 groups of buckets that a store may keep apart.
@@ -163,6 +169,8 @@ mod tests {
         assert_eq!(text(*b"any carnal p"), "YW55IGNhcm5hbCBw");
         assert_eq!(text([255; 12]), "________________");
         assert_eq!(text([0xfb; 12]), "-_v7-_v7-_v7-_v7");
+        assert_eq!(Key::from_text("-_v7-_v7-_v7-_v7"), Some(Key([0xfb; 12])));
+        assert_eq!(["", "-_v7-_v7-_v7", "-_v7-_v7-_v7-_v?"].map(Key::from_text), [None; 3]);
     }
 
     #[test]

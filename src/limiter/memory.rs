@@ -29,6 +29,7 @@ use super::{
 use crate::config::Factor;
 
 mod pause;
+mod peek;
 mod state;
 
 use state::{Movement, Pace, State};

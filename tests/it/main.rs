@@ -8,6 +8,7 @@
 )]
 #![expect(unreachable_pub, reason = "in a test binary nothing is reachable; `pub` says what support code offers")]
 
+mod admin;
 mod browser;
 mod command_line;
 mod configuration;

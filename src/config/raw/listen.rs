@@ -11,7 +11,7 @@ use super::{
     kind::{boolean, choice, duration, integer, network, path, socket_address},
     upstreams::WAIT,
 };
-use crate::config::{Admin, ClientCertificates, Listen, ListenTls, Log, LogFormat, LogLevel};
+use crate::config::{Admin, ClientCertificates, Listen, ListenTls, Log, LogFormat, LogLevel, ShowClients};
 
 pub(super) fn listen(table: &mut Reader<'_, '_>) -> Listen {
     Listen {
@@ -55,6 +55,11 @@ pub(super) fn admin(table: &mut Reader<'_, '_>) -> Admin {
     Admin {
         address: table.or("address", SocketAddr::from((Ipv4Addr::LOCALHOST, 9901)), socket_address),
         token: table.secret("token", "at least one character", |token| !token.is_empty()),
+        show_clients: table.or(
+            "show_clients",
+            ShowClients::Hashed,
+            choice(&[("hashed", ShowClients::Hashed), ("cut", ShowClients::Cut), ("plain", ShowClients::Plain)]),
+        ),
     }
 }
 

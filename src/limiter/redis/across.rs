@@ -17,7 +17,7 @@ use arrayvec::ArrayVec;
 use tokio::{task::JoinHandle, time::timeout_at};
 
 use super::{
-    Redis,
+    Redis, bounded,
     script::{self, Flow},
 };
 use crate::{
@@ -90,6 +90,30 @@ impl Redis {
         }
         let at = taken.iter().map(|part| part.at).min().unwrap_or_default();
         Ok(Verdict { admitted: true, at, standings })
+    }
+
+    /// How buckets of any number of groups stand. Nothing is written.
+    pub(in crate::limiter) async fn peek(&self, charges: &[Charge<'_>]) -> Result<Standings, StoreError> {
+        bounded(charges)?;
+        let until = self.common.until();
+        let mut standings: Standings = charges.iter().map(|charge| self.full(charge)).collect();
+        let looks: ArrayVec<_, MAX_CHARGES> =
+            charges.iter().map(|charge| Charge { terms: Terms::Need, ..*charge }).collect();
+        for part in self.parts(&looks) {
+            let call = self.charge(part.group, Flow::Take, &part.charges, until);
+            part.note(
+                &self.links.call(part.group, &call, |reply| script::verdict(reply, &part.charges)).await?,
+                &mut standings,
+            );
+        }
+        for (place, charge) in charges.iter().enumerate() {
+            if let Terms::TakeIfNew(other) = charge.terms
+                && charges[other].limit.taken(&standings[other], charges[other].cost) > 0
+            {
+                standings[place] = charge.limit.untouched(standings[place].factor);
+            }
+        }
+        Ok(standings)
     }
 
     /// Gives back to buckets of any number of groups, or has them pay; the error is that of the last that failed.

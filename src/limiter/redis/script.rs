@@ -49,6 +49,10 @@ pub enum Script {
     Heartbeat,
     /// [`Limiter::place`](crate::limiter::Limiter::place)
     Places,
+    /// [`Redis::reset`](super::Redis::reset)
+    Reset,
+    /// [`Redis::amend`](super::Redis::amend)
+    Amend,
 }
 
 /// Which way tokens go.
@@ -80,7 +84,8 @@ pub struct KeySpace(Vec<u8>);
 
 impl Script {
     /// Every script.
-    pub const ALL: [Self; 6] = [Self::Charge, Self::Publish, Self::Lease, Self::Pause, Self::Heartbeat, Self::Places];
+    pub const ALL: [Self; 8] =
+        [Self::Charge, Self::Publish, Self::Lease, Self::Pause, Self::Heartbeat, Self::Places, Self::Reset, Self::Amend];
 
     /// Its source.
     pub fn source(self) -> &'static str {
@@ -90,6 +95,8 @@ impl Script {
             Self::Lease => include_str!("../../../lua/lease.lua"),
             Self::Pause => include_str!("../../../lua/pause.lua"),
             Self::Heartbeat => include_str!("../../../lua/heartbeat.lua"),
+            Self::Reset => include_str!("../../../lua/reset.lua"),
+            Self::Amend => include_str!("../../../lua/amend.lua"),
             Self::Places => include_str!("../../../lua/places.lua"),
         }
     }

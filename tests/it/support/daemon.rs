@@ -41,6 +41,11 @@ impl Daemon {
         Self::start_with(configuration, &[]).await
     }
 
+    /// The same as [`start`](Self::start), with variables of its own.
+    pub async fn start_with_environment(configuration: &str, environment: &[(&str, &str)]) -> Self {
+        Self::start_with(configuration, environment).await
+    }
+
     async fn start_with(configuration: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cxgate.toml");

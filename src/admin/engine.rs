@@ -1,0 +1,57 @@
+//! What the admin API asks of those who decide. `app` joins the two, so that neither knows the other.
+
+use std::future::Future;
+
+use hyper::Request;
+use serde_json::Value;
+
+use super::answer::Refusal;
+use crate::{body::RequestBody, limiter::key::Key, peer::Peer};
+
+/// Which bucket is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BucketName {
+    /// The route; may be left out where there is no other.
+    pub route: Option<String>,
+    /// The limit; the same.
+    pub limit: Option<String>,
+    /// A value for each of what the limit counts by, in its order, `route` left out.
+    pub values: Vec<String>,
+    /// From which kind of source a client has its name.
+    pub kind: String,
+}
+
+/// Which part of a list is wanted.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// The route; may be left out where there is no other.
+    pub route: Option<String>,
+    /// The limit; the same.
+    pub limit: Option<String>,
+    /// The last key of the page before.
+    pub cursor: Option<Key>,
+    /// The most entries.
+    pub count: usize,
+}
+
+/// Knows routes, limits and buckets. Only [`reset`](Self::reset) changes anything. Answers are what
+/// [`openapi.json`](super::OPENAPI) says.
+pub trait Engine: Send + Sync + 'static {
+    /// All routes with their limits.
+    fn routes(&self) -> Value;
+
+    /// Why a request from `peer` would be decided as it would.
+    fn explain(&self, peer: Peer, request: Request<RequestBody>) -> impl Future<Output = Value> + Send;
+
+    /// How a bucket stands.
+    fn state(&self, bucket: &BucketName) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// How the bucket of a tenant and an action stands, in the words of the Data Actions' own reports.
+    fn action(&self, bucket: &BucketName) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// Fills a bucket, for all replicas; answers how it stood before.
+    fn reset(&self, bucket: &BucketName) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// Which buckets of a limit are in use.
+    fn usage(&self, page: &Page) -> impl Future<Output = Result<Value, Refusal>> + Send;
+}

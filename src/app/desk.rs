@@ -1,0 +1,93 @@
+//! Introduces those who decide to the admin API.
+
+use std::sync::Arc;
+
+use hyper::Request;
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use crate::{
+    admin::{
+        answer::{Code, Refusal},
+        engine::{BucketName, Engine, Page},
+    },
+    body::RequestBody,
+    clients::Clients,
+    gate::{
+        Gate,
+        desk::{State, Unknown, Which},
+    },
+    peer::Peer,
+};
+
+/// Asks the gate on behalf of operators.
+pub(super) struct Desk {
+    pub(super) gate: Gate,
+    pub(super) clients: Arc<Clients>,
+}
+
+impl Engine for Desk {
+    fn routes(&self) -> Value {
+        json!({ "routes": value(&self.gate.route_facts()) })
+    }
+
+    async fn explain(&self, peer: Peer, request: Request<RequestBody>) -> Value {
+        value(&self.gate.explain(peer, request).await)
+    }
+
+    async fn state(&self, bucket: &BucketName) -> Result<Value, Refusal> {
+        let state = self.gate.state(which(bucket), &bucket.values, &bucket.kind).await;
+        state.map(|state| value(&state)).map_err(|unknown| refusal(&unknown))
+    }
+
+    async fn action(&self, bucket: &BucketName) -> Result<Value, Refusal> {
+        let [tenant, action] = &bucket.values[..] else { return Err(Refusal::not_found()) };
+        let state = self.gate.action(which(bucket), tenant, action).await.map_err(|unknown| refusal(&unknown))?;
+        Ok(report(tenant, action, &state))
+    }
+
+    async fn reset(&self, bucket: &BucketName) -> Result<Value, Refusal> {
+        let before = self.gate.reset(which(bucket), &bucket.values, &bucket.kind).await;
+        before.map(|state| value(&state)).map_err(|unknown| refusal(&unknown))
+    }
+
+    async fn usage(&self, page: &Page) -> Result<Value, Refusal> {
+        let which = Which { route: page.route.as_deref(), limit: page.limit.as_deref() };
+        let usage = self.gate.usage(which, &self.clients, page.cursor, page.count).await;
+        usage.map(|usage| value(&usage)).map_err(|unknown| refusal(&unknown))
+    }
+}
+
+fn which(bucket: &BucketName) -> Which<'_> {
+    Which { route: bucket.route.as_deref(), limit: bucket.limit.as_deref() }
+}
+
+/// Consumption in the words that Data Actions have for it. What is in force of a bucket is what it refills in its window.
+fn report(tenant: &str, action: &str, State { limit, bucket, .. }: &State) -> Value {
+    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a capacity is at most 10⁶, a factor 100")]
+    let effective = (bucket.capacity * bucket.factor).floor().max(1.0) as u64;
+    json!({
+        "tenant_id": tenant,
+        "action_id": action,
+        "current_usage": bucket.used,
+        "base_quota": bucket.capacity,
+        "adaptive_multiplier": bucket.factor,
+        "effective_quota": effective,
+        "window_seconds": limit.quota.window_seconds,
+    })
+}
+
+fn refusal(unknown: &Unknown) -> Refusal {
+    let code = match unknown {
+        Unknown::Limit(_) => Code::UnknownLimit,
+        Unknown::Ambiguous(_) => Code::AmbiguousLimit,
+        Unknown::Values(_) => Code::ValuesInvalid,
+        Unknown::Store => Code::StoreUnavailable,
+    };
+    Refusal { choices: unknown.choices().to_vec(), ..Refusal::new(code, unknown.to_string()) }
+}
+
+/// What is told has only texts for keys, which cannot fail.
+fn value(told: &impl Serialize) -> Value {
+    serde_json::to_value(told).unwrap_or_default()
+}

@@ -1,0 +1,362 @@
+//! What operators ask about limits and buckets. Whoever reads changes nothing, here or in the store.
+//!
+//! Promised: a bucket is found by the names of its route and limit and by the values the limit counts by, and is the one that
+//! requests with these values are charged to. What is told of how buckets stand is true at one moment, by the store's clock.
+//! Not promised: the names of buckets that this replica has not seen: the store holds their hashes alone.
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use arrayvec::ArrayVec;
+use serde::Serialize;
+
+use super::{
+    Gate,
+    named::{self, dimensions},
+    route::{Route, RouteLimit},
+};
+use crate::{
+    clients::Clients,
+    limiter::{
+        Charge, Kind, Limit, MAX_CHARGES, Standing, Terms,
+        amendments::AmendError,
+        bucket::MICRO,
+        key::Key,
+        peek::{Outlook, Teller},
+    },
+};
+
+/// A limit of a route.
+#[derive(Debug, Clone, Serialize)]
+pub struct LimitFacts {
+    /// Its name.
+    pub limit: Arc<str>,
+    /// One bucket for each combination of these.
+    pub per: Vec<String>,
+    /// What one request takes, in tokens.
+    pub cost: f64,
+    /// Its parameters.
+    #[serde(flatten)]
+    pub quota: Quota,
+    /// The load signals that scale its refill; absent where none does.
+    pub scale: Option<String>,
+}
+
+/// How much there is of a limit.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Quota {
+    /// Which arithmetic it follows.
+    pub kind: &'static str,
+    /// The most there is, in tokens.
+    pub capacity: f64,
+    /// What comes back in a second at factor 1, in tokens.
+    pub refill_per_second: f64,
+    /// The seconds in which all of it comes back at factor 1, rounded up.
+    pub window_seconds: u64,
+}
+
+/// A route and its limits.
+#[derive(Debug, Clone, Serialize)]
+pub struct RouteFacts {
+    /// Its name.
+    pub route: Arc<str>,
+    /// All must admit a request.
+    pub limits: Vec<LimitFacts>,
+}
+
+/// How a bucket stands.
+#[derive(Debug, Clone, Serialize)]
+pub struct BucketFacts {
+    /// Its name in the store.
+    pub key: String,
+    /// What it holds, in tokens.
+    pub tokens: f64,
+    /// What it lacks, in whole tokens.
+    pub used: u64,
+    /// The most it holds, in tokens.
+    pub capacity: f64,
+    /// How fast it refills, as a share of what is configured.
+    pub factor: f64,
+    /// Whether one more request fits.
+    pub fits: bool,
+    /// Seconds until one more fits, as long as nothing else comes; 0 where it does.
+    pub fits_in_seconds: f64,
+}
+
+/// A bucket with its limit.
+#[derive(Debug, Clone, Serialize)]
+pub struct State {
+    /// The route.
+    pub route: Arc<str>,
+    /// The limit.
+    #[serde(flatten)]
+    pub limit: LimitFacts,
+    /// Who says how it stands.
+    pub by: &'static str,
+    /// How it stands.
+    pub bucket: BucketFacts,
+}
+
+/// Buckets of one limit that this replica has seen lately.
+#[derive(Debug, Clone, Serialize)]
+pub struct Usage {
+    /// The route.
+    pub route: Arc<str>,
+    /// The limit.
+    pub limit: Arc<str>,
+    /// Those that are not full, by key.
+    pub buckets: Vec<Used>,
+    /// Where the next page begins; absent on the last.
+    pub cursor: Option<String>,
+}
+
+/// A bucket and who it belongs to.
+#[derive(Debug, Clone, Serialize)]
+pub struct Used {
+    /// What its client is called, as configured.
+    pub name: Arc<str>,
+    /// Requests a second, lately, at this replica.
+    pub per_second: f64,
+    /// Those that were refused.
+    pub refused_per_second: f64,
+    /// How it stands.
+    #[serde(flatten)]
+    pub bucket: BucketFacts,
+}
+
+/// Why a question has no answer.
+#[derive(Debug)]
+pub enum Unknown {
+    /// No route, or no limit of it, is called so; these there are.
+    Limit(Vec<String>),
+    /// Several are meant; these.
+    Ambiguous(Vec<String>),
+    /// The limit counts by these, and the values do not fit.
+    Values(Vec<String>),
+    /// The store cannot be asked.
+    Store,
+}
+
+/// Which limits are meant: those of this route, of this name, or any.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Which<'a> {
+    /// The route's name.
+    pub route: Option<&'a str>,
+    /// The limit's name.
+    pub limit: Option<&'a str>,
+}
+
+/// A limit that was found.
+struct Found {
+    route: Arc<Route>,
+    place: usize,
+}
+
+// === impl Gate ===
+
+impl Gate {
+    /// All routes, in the order of the file.
+    pub fn route_facts(&self) -> Vec<RouteFacts> {
+        let facts = |route: &Arc<Route>| RouteFacts {
+            route: Arc::clone(&route.name),
+            limits: route.limits.iter().map(LimitFacts::of).collect(),
+        };
+        self.0.routes.routes().iter().map(facts).collect()
+    }
+
+    /// How the bucket stands whose limit counts by these values; a client was named by a source of this `kind`.
+    pub async fn state(&self, which: Which<'_>, values: &[String], kind: &str) -> Result<State, Unknown> {
+        let found = self.only(which)?;
+        let key = self.key(&found, values, kind)?;
+        self.state_of(&found, key).await
+    }
+
+    /// The same of the first limit that counts by two things beside the route, which is how Data Actions are limited.
+    pub async fn action(&self, which: Which<'_>, tenant: &str, action: &str) -> Result<State, Unknown> {
+        let by_two = |limit: &RouteLimit| dimensions(limit).count() == 2;
+        let found = self.all(which, by_two).into_iter().next();
+        let found = found.ok_or_else(|| Unknown::Limit(names(&self.all(Which::default(), by_two))))?;
+        let key = self.key(&found, &[tenant.to_owned(), action.to_owned()], "name")?;
+        self.state_of(&found, key).await
+    }
+
+    /// Fills a bucket for all replicas; answers how it stood before.
+    pub async fn reset(&self, which: Which<'_>, values: &[String], kind: &str) -> Result<State, Unknown> {
+        let found = self.only(which)?;
+        let key = self.key(&found, values, kind)?;
+        let before = self.state_of(&found, key).await?;
+        self.0.desk.limiter.reset(key).await.map_err(|_: AmendError| Unknown::Store)?;
+        Ok(before)
+    }
+
+    /// A page of at most `count` of the buckets that `clients` have seen lately, behind the one called `cursor`.
+    pub async fn usage(
+        &self,
+        which: Which<'_>,
+        clients: &Clients,
+        cursor: Option<Key>,
+        count: usize,
+    ) -> Result<Usage, Unknown> {
+        let found = self.only(which)?;
+        let limit = found.limit();
+        let mut seen = clients.of(&found.route.name, &limit.name);
+        seen.retain(|seen| cursor.is_none_or(|cursor| seen.id > cursor.0));
+        let rest = seen.split_off(seen.len().min(count));
+        let cursor = seen.last().filter(|_| !rest.is_empty()).map(|last| Key(last.id).to_string());
+        let mut buckets = Vec::new();
+        for page in seen.chunks(MAX_CHARGES) {
+            let charges: ArrayVec<Charge<'_>, MAX_CHARGES> = page.iter().map(|seen| limit.asks(Key(seen.id))).collect();
+            let (standings, _) = told(self.0.desk.limiter.peek(&charges).await)?;
+            for ((seen, charge), standing) in page.iter().zip(&charges).zip(&standings) {
+                let bucket = BucketFacts::of(charge, standing);
+                if limit.limit.taken(standing, limit.cost) > 0 {
+                    let (name, per_second, refused_per_second) =
+                        (Arc::clone(&seen.name), seen.per_second, seen.refused_per_second);
+                    buckets.push(Used { name, per_second, refused_per_second, bucket });
+                }
+            }
+        }
+        Ok(Usage { route: Arc::clone(&found.route.name), limit: Arc::clone(&limit.name), buckets, cursor })
+    }
+
+    async fn state_of(&self, found: &Found, key: Key) -> Result<State, Unknown> {
+        let limit = found.limit();
+        let charge = limit.asks(key);
+        let (standings, by) = told(self.0.desk.limiter.peek(&[charge]).await)?;
+        let bucket = standings.first().map(|standing| BucketFacts::of(&charge, standing)).ok_or(Unknown::Store)?;
+        Ok(State { route: Arc::clone(&found.route.name), limit: LimitFacts::of(limit), by: by.as_str(), bucket })
+    }
+
+    fn key(&self, found: &Found, values: &[String], kind: &str) -> Result<Key, Unknown> {
+        let limit = found.limit();
+        let prefix = self.0.identification.ipv6_prefix();
+        let key = named::key(&found.route, limit, values, kind, prefix, &self.0.desk.hasher);
+        key.ok_or_else(|| Unknown::Values(dimensions(limit).map(ToString::to_string).collect()))
+    }
+
+    fn only(&self, which: Which<'_>) -> Result<Found, Unknown> {
+        let mut found = self.all(which, |_| true);
+        match found.len() {
+            0 => Err(Unknown::Limit(names(&self.all(Which::default(), |_| true)))),
+            1 => found.pop().ok_or(Unknown::Store),
+            _ => Err(Unknown::Ambiguous(names(&found))),
+        }
+    }
+
+    fn all(&self, which: Which<'_>, fits: impl Fn(&RouteLimit) -> bool) -> Vec<Found> {
+        let routes = self.0.routes.routes().iter().filter(|route| which.route.is_none_or(|wanted| *wanted == *route.name));
+        let limits = routes.flat_map(|route| {
+            let limits = route.limits.iter().enumerate();
+            let limits = limits.filter(|(_, limit)| which.limit.is_none_or(|wanted| *wanted == *limit.name) && fits(limit));
+            limits.map(|(place, _)| Found { route: Arc::clone(route), place }).collect::<Vec<_>>()
+        });
+        limits.collect()
+    }
+}
+
+// === impl Found ===
+
+impl Found {
+    fn limit(&self) -> &RouteLimit {
+        &self.route.limits[self.place]
+    }
+}
+
+fn names(found: &[Found]) -> Vec<String> {
+    found.iter().map(|found| format!("route={}&limit={}", found.route.name, found.limit().name)).collect()
+}
+
+fn told(outlook: Outlook) -> Result<(crate::limiter::Standings, Teller), Unknown> {
+    match outlook {
+        Outlook::Standings { standings, by } => Ok((standings, by)),
+        Outlook::Unlimited | Outlook::Unavailable => Err(Unknown::Store),
+    }
+}
+
+// === impl RouteLimit ===
+
+impl RouteLimit {
+    /// What one request asks of a bucket.
+    fn asks(&self, key: Key) -> Charge<'_> {
+        Charge { limit: &self.limit, key, cost: self.cost, terms: Terms::Take }
+    }
+}
+
+// === impl facts ===
+
+impl LimitFacts {
+    /// The facts of a limit.
+    pub fn of(limit: &RouteLimit) -> Self {
+        Self {
+            limit: Arc::clone(&limit.name),
+            per: limit.per.iter().map(ToString::to_string).collect(),
+            cost: tokens(limit.cost),
+            quota: Quota::of(&limit.limit),
+            scale: limit.limit.scale.as_ref().map(ToString::to_string),
+        }
+    }
+}
+
+impl Quota {
+    fn of(limit: &Limit) -> Self {
+        match limit.kind {
+            Kind::Bucket(bucket) => Self {
+                kind: "token_bucket",
+                capacity: tokens(bucket.capacity),
+                refill_per_second: tokens(bucket.rate),
+                window_seconds: bucket.capacity.div_ceil(bucket.rate.max(1)),
+            },
+            Kind::Window(window) => Self {
+                kind: "sliding_window",
+                capacity: tokens(window.quota),
+                refill_per_second: tokens(window.quota) / tokens(window.length.max(1)),
+                window_seconds: window.length.div_ceil(MICRO),
+            },
+        }
+    }
+}
+
+impl BucketFacts {
+    /// The facts of the bucket of a charge.
+    pub fn of(charge: &Charge<'_>, standing: &Standing) -> Self {
+        let capacity = charge.limit.kind.most();
+        let wait = charge.limit.wait(standing, charge.cost);
+        Self {
+            key: charge.key.to_string(),
+            tokens: tokens(standing.tokens),
+            used: charge.limit.taken(standing, charge.cost).div_ceil(MICRO),
+            capacity: tokens(capacity),
+            factor: f64::from(standing.factor.millionths()) / 1e6,
+            fits: wait == Duration::ZERO,
+            fits_in_seconds: wait.as_secs_f64(),
+        }
+    }
+}
+
+/// Micro-tokens as tokens.
+#[expect(clippy::cast_precision_loss, reason = "10¹² and less is exact, and a pause's bucket is shown, not computed with")]
+pub fn tokens(micro: u64) -> f64 {
+    micro as f64 / 1e6
+}
+
+// === impl Unknown ===
+
+impl Unknown {
+    /// What may be asked instead.
+    pub fn choices(&self) -> &[String] {
+        match self {
+            Self::Limit(choices) | Self::Ambiguous(choices) | Self::Values(choices) => choices,
+            Self::Store => &[],
+        }
+    }
+}
+
+impl fmt::Display for Unknown {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(match self {
+            Self::Limit(_) => "no such limit; choose one by route and limit",
+            Self::Ambiguous(_) => "more than one limit is meant; choose one by route and limit",
+            Self::Values(_) => "the limit needs one proper value for each of what it counts by, in this order",
+            Self::Store => "the store cannot be asked now",
+        })
+    }
+}

@@ -1,0 +1,91 @@
+//! Buckets by name: what a bucket is called where operators see it, and which bucket it is that they call so.
+//!
+//! Promised: what is found for names is the bucket of a request that carries them. A name is shown as the configuration
+//! says; a hashed one is the bucket's key, which [`key`] finds again for whoever knows the name.
+
+use std::net::IpAddr;
+
+use super::{
+    call::Call,
+    client::{self, Client},
+    query,
+    route::{Route, RouteLimit},
+};
+use crate::{
+    config::{Dimension, ShowClients},
+    limiter::key::{Key, KeyHasher},
+};
+
+/// Characters of a name that is cut.
+const CUT_LENGTH: usize = 4;
+
+/// What the values of a limit are that count; `route` is not among them, for it is no choice.
+pub fn dimensions(limit: &RouteLimit) -> impl Iterator<Item = &Dimension> {
+    limit.per.iter().filter(|dimension| **dimension != Dimension::Route)
+}
+
+/// What the bucket of a call is called.
+pub fn shown(limit: &RouteLimit, call: &Call, key: Key, show: ShowClients) -> String {
+    let values = || dimensions(limit).map(|dimension| value(dimension, call));
+    match show {
+        ShowClients::Hashed => key.to_string(),
+        ShowClients::Plain => values().collect::<Vec<_>>().join(", "),
+        ShowClients::Cut => values().map(|value| cut(&value)).collect::<Vec<_>>().join(", "),
+    }
+}
+
+/// The bucket of a limit whose [`dimensions`] have these values, in their order; `None` where they do not fit it. A client is
+/// one that was named by a source of this `kind`: `name`, `cookie`, `bearer`, `certificate` or `address`.
+pub fn key(
+    route: &Route,
+    limit: &RouteLimit,
+    values: &[String],
+    kind: &str,
+    ipv6_prefix: u8,
+    hasher: &KeyHasher,
+) -> Option<Key> {
+    let mut values = values.iter();
+    let mut key = hasher.start(&limit.id);
+    for dimension in &limit.per {
+        key = match dimension {
+            Dimension::Route => key.part(route.name.as_bytes()),
+            Dimension::Client => Client::add_named(key, values.next()?, kind, ipv6_prefix)?,
+            Dimension::Address => {
+                let address: IpAddr = values.next()?.parse().ok()?;
+                client::add_network(key, client::network(address.to_canonical(), ipv6_prefix))
+            }
+            // As the canonical form of a path has it.
+            Dimension::Path(_) => key.part(values.next()?.to_ascii_lowercase().as_bytes()),
+            Dimension::Header(_) | Dimension::Query(_) => {
+                key.part(values.next().filter(|value| !value.is_empty())?.as_bytes())
+            }
+        };
+    }
+    values.next().is_none().then(|| key.finish())
+}
+
+fn value(dimension: &Dimension, call: &Call) -> String {
+    let Call { request, client, route, captures, .. } = call;
+    match dimension {
+        Dimension::Client => client.identity.text.to_string(),
+        Dimension::Address => client.network.to_string(),
+        Dimension::Route => route.name.to_string(),
+        Dimension::Path(name) => {
+            captures.iter().find(|(captured, _)| **captured == **name).map(|(_, value)| value.clone()).unwrap_or_default()
+        }
+        Dimension::Header(name) => {
+            request.headers().get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned()
+        }
+        Dimension::Query(name) => {
+            let value = query::value(request.uri().query().unwrap_or_default(), name);
+            value.ok().flatten().unwrap_or_default().into_owned()
+        }
+    }
+}
+
+fn cut(value: &str) -> String {
+    match value.char_indices().nth(CUT_LENGTH) {
+        Some((end, _)) => format!("{}…", &value[..end]),
+        None => value.to_owned(),
+    }
+}
