@@ -212,7 +212,7 @@ mod tests {
         for name in ["evil.example", "evil.example:9901", "localhost.evil.example", "127.0.0.1.evil.example"] {
             assert_eq!(asks(local, None, Intent::Read, &[(HOST, name)]), Err(Code::ForeignHost), "{name}");
         }
-        for name in ["127.0.0.1:9901", "[::1]:9901", "::1", "LOCALHOST"] {
+        for name in ["127.0.0.1:9901", "[::1]:9901", "[::1]", "LOCALHOST"] {
             assert_eq!(asks(local, None, Intent::Read, &[(HOST, name)]), Ok(()), "{name}");
         }
         let origin = |origin| asks(local, None, Intent::Read, &[host.clone(), (ORIGIN, origin)]);

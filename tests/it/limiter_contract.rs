@@ -74,7 +74,7 @@ impl Scripted {
         let mut digests = Vec::new();
         for script in Script::ALL {
             let source = script.source();
-            assert_eq!(source.matches("redis.call('TIME')").count(), 1, "the clock is read once");
+            assert!(source.matches("redis.call('TIME')").count() <= 1, "the clock is read once");
             let ours = source.replace("redis.call('TIME')", "{table.remove(ARGV, #ARGV - 1), table.remove(ARGV)}");
             let load = redis::cmd("SCRIPT").arg("LOAD").arg(ours).query_async(&mut connection).await;
             digests.push((script, load.unwrap()));
