@@ -24,7 +24,7 @@ use crate::{
         flood::Floods,
         setup::{self, Neighbours},
     },
-    limiter::Limiter,
+    limiter::{Limiter, measured::Measured},
     load,
     metrics::Metrics,
     peer::Peer,
@@ -150,6 +150,7 @@ impl App {
     pub async fn run(self, shutdown: Shutdown) {
         let Self { config, proxy, tls, admin, limiter, upstreams, credentials, sources, metrics, background, .. } = self;
         load::start(sources, scales(&config), &limiter, &metrics, &shutdown);
+        let measured = measure(&config, &limiter, &metrics, &shutdown);
         keep_fresh(&credentials, &background);
         let (floods, clients) = (Arc::<Floods>::default(), Arc::<Clients>::default());
         spawn_sums(&floods, &background);
@@ -161,8 +162,15 @@ impl App {
             metrics: Arc::clone(&metrics),
             shutdown: shutdown.clone(),
         };
-        let neighbours =
-            Neighbours { limiter, upstreams, credentials, floods: Arc::clone(&floods), clients, shutdown: shutdown.clone() };
+        let neighbours = Neighbours {
+            limiter,
+            upstreams,
+            credentials,
+            measured,
+            floods: Arc::clone(&floods),
+            clients,
+            shutdown: shutdown.clone(),
+        };
         let gate = setup::gate(&config, neighbours, &metrics);
 
         let desk = Desk { gate: gate.clone(), clients: Arc::clone(&subjects.clients) };
@@ -292,6 +300,20 @@ fn upstreams(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<
         Ok((name.clone(), Arc::new(upstream)))
     })
     .collect()
+}
+
+/// The measured signals, which tell the store what they learn until `shutdown` drains.
+fn measure(
+    config: &Config,
+    limiter: &Arc<Limiter>,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> BTreeMap<String, Arc<Measured>> {
+    let measured = setup::measured(config, metrics);
+    for signal in measured.values() {
+        Measured::start(signal, limiter, shutdown);
+    }
+    measured
 }
 
 /// The scales that limits follow, with the signals of each.

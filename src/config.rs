@@ -26,6 +26,7 @@ mod raw;
 mod redis;
 mod report;
 mod secret;
+mod signal;
 mod source;
 #[cfg(test)]
 mod tests;
@@ -41,6 +42,7 @@ pub use load::{ConfigError, Loaded, Sources, load};
 pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
 pub use secret::Secret;
+pub use signal::{Latency, Load};
 pub use tls::{ClientCertificate, ClientCertificates, Http2, ListenTls};
 pub use url::{Endpoint, Origin};
 pub use value::{Curve, Factor, Rate};
@@ -65,8 +67,12 @@ pub struct Config {
     pub whitelist: Vec<Trusted>,
     /// Where requests go, by name.
     pub upstreams: BTreeMap<String, Upstream>,
-    /// Load signals, by name.
+    /// Polled load signals, by name.
+    #[serde(skip)]
     pub load: BTreeMap<String, Load>,
+    /// Measured load signals, by a name that no polled one has.
+    #[serde(skip)]
+    pub latency: BTreeMap<String, Latency>,
     /// Where bearer tokens come from, by name.
     pub oauth: BTreeMap<String, OAuth>,
     /// Limits that several routes share, by name.
@@ -243,35 +249,6 @@ pub struct Upstream {
     pub client_certificate: Option<ClientCertificate>,
 }
 
-/// `[load.NAME]`: a polled signal that says how fast buckets refill.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Load {
-    /// Answers `{"cpu_utilization": 0..100, "queue_depth": n}`; `None` holds the signal at 1.
-    #[serde(serialize_with = "value::optional")]
-    pub endpoint: Option<Endpoint>,
-    /// Time from poll to poll.
-    #[serde(serialize_with = "value::duration")]
-    pub interval: Duration,
-    /// Longest wait for an answer.
-    #[serde(serialize_with = "value::duration")]
-    pub timeout: Duration,
-    /// Factor by CPU utilisation in per cent; empty does not look.
-    pub cpu_curve: Curve,
-    /// Factor by queue depth; empty does not look.
-    pub queue_curve: Curve,
-    /// Age at which the last good sample no longer counts.
-    #[serde(serialize_with = "value::duration")]
-    pub stale_after: Duration,
-    /// The factor from then on.
-    pub stale_factor: Factor,
-    /// The factor never falls below this.
-    pub min_refill_share: Factor,
-    /// A new factor counts only where it differs from the last by more than this share of it (0 to 1).
-    pub hysteresis: f64,
-    /// The most by which the factor rises in a second; it falls at once.
-    pub max_rise_per_second: Factor,
-}
-
 /// `[[routes]]`: paths, where they go, and what limits them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Route {
@@ -381,6 +358,10 @@ pub struct Limit {
     /// How much there is; typed as `token_bucket` or `sliding_window`.
     #[serde(flatten)]
     pub kind: LimitKind,
-    /// Keys of [`Config::load`]; the lowest of their factors scales the refill rate, or the quota.
+    /// Keys of [`Config::load`] and at most one of [`Config::latency`]; the lowest of their factors scales the refill rate,
+    /// or the quota.
     pub scale_by: Vec<String>,
+    /// What stands in for a value that a request lacks; `None` answers 400.
+    #[serde(serialize_with = "value::optional")]
+    pub default: Option<String>,
 }

@@ -37,6 +37,7 @@ pub mod rewrite;
 pub mod route;
 pub mod setup;
 pub mod stage;
+pub mod tenant;
 pub mod throttle;
 pub mod timing;
 pub mod tunnel;
@@ -55,6 +56,7 @@ use rejection::Rejection;
 use response::{InFlight, Response};
 use route::{Found, RouteCounters, RouteTable};
 use stage::{Next, Then, stage};
+use tenant::Observers;
 use throttle::Throttle;
 use violation::ViolationLog;
 use websocket::Sockets;
@@ -169,7 +171,12 @@ impl Gate {
             }
             Err(rejection) => (None, Err(rejection)),
         };
+        let timed = route.as_ref().is_some_and(|route| route.server_timing);
+        let timing_origin = grant.as_ref().filter(|_| timed).map(Grant::origin);
         let mut response = inner.say(outcome, grant);
+        if let Some(origin) = timing_origin {
+            timing::permit(response.headers_mut(), origin);
+        }
 
         let counters = route.as_ref().map_or(&inner.counters.without_route, |route| &route.counters);
         counters.answered(response.status(), received);
@@ -211,8 +218,20 @@ impl Inner {
         let (head, body) = request.into_parts();
         let client = self.identification.client(&peer, &head)?;
         let request = Request::from_parts(head, body);
-        let (exempt, socket) = (false, None);
-        Ok(Box::new(Call { request, client, peer, route, captures, rewritten, request_id, received, exempt, socket }))
+        let (exempt, socket, observers) = (false, None, Observers::default());
+        Ok(Box::new(Call {
+            request,
+            client,
+            peer,
+            route,
+            captures,
+            rewritten,
+            request_id,
+            received,
+            exempt,
+            observers,
+            socket,
+        }))
     }
 
     /// The answer that an outcome becomes, readable by the page that asked where it may be.

@@ -30,14 +30,17 @@ mod failures;
 mod fallback;
 mod fleet;
 pub mod key;
+pub mod latency;
 pub mod lease;
 mod limit;
+pub mod measured;
 pub mod memory;
 pub mod peek;
 pub mod places;
 pub mod redis;
 mod replicas;
 pub mod scale;
+mod timelines;
 pub mod window;
 
 use amendments::Amended;

@@ -123,12 +123,16 @@ metrics! {
     debts: Gauge = "debts";
     /// Buckets held in this process.
     buckets: Gauge = "buckets";
-    /// The factor by which a signal scales refill rates.
+    /// The factor by which a signal scales refill rates; of a measured signal, that of the slowest tenant.
     load_factor: Family<SignalLabels, FloatGauge> = "load_factor";
     /// Whether this replica polls a signal itself (1) or learns of it from another (0).
     load_leader: Family<SignalLabels, Gauge> = "load_leader";
     /// Samples of a load signal, by result.
     load_samples: Family<SampleLabels, Counter> = "load_samples";
+    /// Tenants whose latency a measured signal knows.
+    latency_tenants: Family<SignalLabels, Gauge> = "latency_tenants";
+    /// Attempts that a measured signal learned of, by how they ended.
+    latency_samples: Family<LatencyLabels, Counter> = "latency_samples";
     /// Requests sent to an upstream, by how they ended.
     upstream_requests: Family<UpstreamResultLabels, Counter> = "upstream_requests";
     /// Time from sending a request upstream to its response head.
@@ -243,6 +247,15 @@ pub struct SampleLabels {
     /// The signal's name.
     pub signal: String,
     /// `good`, `unreachable`, `timeout`, `status`, `too_large` or `invalid`.
+    pub result: &'static str,
+}
+
+/// Labels of an attempt that a measured signal learned of.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct LatencyLabels {
+    /// The signal's name.
+    pub signal: String,
+    /// `good`, `failed`, `timeout` or `abandoned`; `ignored` where it failed or was abandoned too soon to count.
     pub result: &'static str,
 }
 

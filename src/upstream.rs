@@ -36,6 +36,7 @@ mod response;
 pub mod retry;
 mod socket;
 mod spare;
+mod stopwatch;
 mod tls;
 mod upload;
 
@@ -44,10 +45,12 @@ pub use delivery::{Delivery, DeliveryError, Identity};
 pub use oauth::Credentials;
 pub use response::{ResponseBody, ResponseFault};
 pub use retry::retry_after;
+pub use stopwatch::{Attempted, Observer};
 
 use connect::Connector;
 use pool::{Failure, Fate, Lease, Pool};
 use spare::Spare;
+use stopwatch::Stopwatch;
 use upload::{Upload, UploadWatch, overdue};
 
 /// A server, and the connections to it.
@@ -150,17 +153,34 @@ impl Upstream {
     ///
     /// After a 101 response, `hyper::upgrade::on(&mut response)` gives the upstream's side of the tunnel.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
-        let result = self.exchange(request).await;
+        self.send_observed(request, None).await
+    }
+
+    /// The same; `observer` learns how long the upstream takes. A connection that is not made in time counts as an answer
+    /// that is not.
+    pub async fn send_observed(
+        &self,
+        request: Request<RequestBody>,
+        observer: Option<&dyn Observer>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
+        let result = self.exchange(request, observer).await;
         self.counts.of(&result).inc();
+        if let (Some(observer), Err(UpstreamError::ConnectTimeout)) = (observer, &result) {
+            observer.observe(Attempted::TimedOut, self.response_timeout);
+        }
         result
     }
 
-    async fn exchange(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
+    async fn exchange(
+        &self,
+        mut request: Request<RequestBody>,
+        observer: Option<&dyn Observer>,
+    ) -> Result<Response<ResponseBody>, UpstreamError> {
         let switches = request.headers().contains_key(UPGRADE);
         let mut lease = self.pool.lease(switches).await?;
         let mut first = true;
         loop {
-            match self.attempt(lease, request, first).await? {
+            match self.attempt(lease, request, first, observer).await? {
                 Attempt::Answered(response) => return Ok(response),
                 Attempt::Stale(again) => request = again,
             }
@@ -170,22 +190,33 @@ impl Upstream {
         }
     }
 
-    async fn attempt(&self, mut lease: Lease, request: Request<RequestBody>, first: bool) -> Result<Attempt, UpstreamError> {
+    async fn attempt(
+        &self,
+        mut lease: Lease,
+        request: Request<RequestBody>,
+        first: bool,
+        observer: Option<&dyn Observer>,
+    ) -> Result<Attempt, UpstreamError> {
         let started = Instant::now();
         let asks_upgrade = request.headers().contains_key(UPGRADE);
         let fault = request.body().fault_handle();
         let (request, spare) = if first { Spare::of(request, &lease) } else { (request, Spare::default()) };
         let watch = UploadWatch::of(request.body());
+        let stopwatch = Stopwatch::start(observer, watch.clone());
         let request = if lease.is_shared() { request } else { self.addressed(request) };
         let sent = lease.send(request.map(|body| Upload::new(body, watch.clone())));
         let received = tokio::select! {
             biased;
             received = sent => received,
-            () = overdue(watch.as_ref(), self.response_timeout) => return Err(UpstreamError::ResponseTimeout),
+            () = overdue(watch.as_ref(), self.response_timeout) => {
+                stopwatch.timed_out(self.response_timeout);
+                return Err(UpstreamError::ResponseTimeout);
+            }
         };
         let Failure { fate, cause } = match received {
             Ok(response) => {
                 self.counts.response.observe(started.elapsed().as_secs_f64());
+                stopwatch.answered(response.status());
                 check_framing(response.headers())?;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     let keep = |body| ResponseBody::new(body, self.body_idle, lease, watch);
@@ -197,7 +228,10 @@ impl Upstream {
                 lease.leave_to_tunnel();
                 return Ok(Attempt::Answered(response.map(|body| ResponseBody::of_upgrade(body, self.body_idle))));
             }
-            Err(failure) => failure,
+            Err(failure) => {
+                stopwatch.discard();
+                failure
+            }
         };
         let unprocessed = matches!(fate, Fate::Unprocessed);
         let again = match fate {

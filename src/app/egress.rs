@@ -16,7 +16,7 @@ use std::{
 use hyper::Request;
 use tokio::time::timeout;
 
-use super::{StartError, credentials, keep_fresh, scales, sources, spawn_sums, upstreams};
+use super::{StartError, credentials, keep_fresh, measure, scales, sources, spawn_sums, upstreams};
 use crate::{
     body::RequestBody,
     config::{self, Config, Origin},
@@ -66,10 +66,12 @@ impl Egress {
         keep_fresh(&credentials, &tasks);
         let floods = Arc::<Floods>::default();
         spawn_sums(&floods, &tasks);
+        let measured = measure(&config, &limiter, &metrics, &tasks);
         let neighbours = Neighbours {
             limiter: Arc::clone(&limiter),
             upstreams,
             credentials,
+            measured,
             floods,
             clients: Arc::default(),
             shutdown: tasks.clone(),

@@ -19,7 +19,7 @@ pub(super) fn check(config: &Config, report: &mut Report<'_>) {
                 "expected a name that no other route has",
             );
         }
-        check_limits(&key, route, report);
+        check_limits(&key, config, route, report);
         check_pauses(&key, route, report);
         check_delivery(&key, route, report);
         check_paths(&key, route, &config.routes[..index], report);
@@ -77,7 +77,7 @@ fn collide(one: SocketAddr, other: SocketAddr) -> bool {
     one.port() != 0 && one.port() == other.port() && same_address
 }
 
-fn check_limits(key: &str, route: &Route, report: &mut Report<'_>) {
+fn check_limits(key: &str, config: &Config, route: &Route, report: &mut Report<'_>) {
     for (index, applied) in route.limits.iter().enumerate() {
         let (limit, key) = (&applied.limit, format!("{key}.limits[{index}]"));
         let [name_key, per_key] = if applied.shared { ["use", "use"] } else { ["name", "per"] };
@@ -93,6 +93,10 @@ fn check_limits(key: &str, route: &Route, report: &mut Report<'_>) {
             };
             report.wrong(&format!("{key}.cost"), Some(applied.cost.to_string()), expected);
         }
+        if let Some(expected) = signals_that_do_not_mix(config, limit) {
+            let key = if applied.shared { format!("{key}.use") } else { format!("{key}.scale_by") };
+            report.wrong(&key, None, expected);
+        }
         for name in captures_that_are_missing(limit, route) {
             let expected = format!("expected every path of the route to capture {{{name}}}, because of \"path:{name}\"");
             report.wrong(&format!("{key}.{per_key}"), None, expected);
@@ -101,6 +105,16 @@ fn check_limits(key: &str, route: &Route, report: &mut Report<'_>) {
     if route.limits.len() > MAX_LIMITS_PER_ROUTE {
         report.wrong(&format!("{key}.limits"), None, format!("expected at most {MAX_LIMITS_PER_ROUTE} limits"));
     }
+}
+
+/// A bucket runs on one clock, which one record in the store keeps: that of the polled signals, or that of the tenant.
+fn signals_that_do_not_mix(config: &Config, limit: &Limit) -> Option<&'static str> {
+    let measured = limit.scale_by.iter().filter(|signal| config.latency.contains_key(*signal)).count();
+    let polled = limit.scale_by.len() - measured;
+    (measured > 1).then_some("expected at most one signal that is measured").or_else(|| {
+        let mixed = measured > 0 && polled > 0;
+        mixed.then_some("expected signals that are polled, or one that is measured: a token bucket cannot follow both")
+    })
 }
 
 /// A pause is silence too.

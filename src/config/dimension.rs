@@ -24,7 +24,8 @@ pub enum IdentitySource {
     Address,
 }
 
-/// One part of what a limit counts by.
+/// One part of what a limit counts by. Values of headers and of the query are compared without regard to ASCII case, and so are
+/// captured segments, with their percent-encoding undone; credentials and certificates exactly.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(into = "String")]
 pub enum Dimension {
@@ -32,6 +33,10 @@ pub enum Dimension {
     Client,
     /// `address`: its address, IPv6 cut to the prefix.
     Address,
+    /// `certificate`: the subject of the certificate that it proved itself by.
+    Certificate,
+    /// `bearer`: the hash of its Authorization credential.
+    Bearer,
     /// `route`: one bucket for the whole route.
     Route,
     /// `path:NAME`: a captured segment.
@@ -87,6 +92,8 @@ impl Dimension {
             None if text == "client" => Some(Self::Client),
             None if text == "address" => Some(Self::Address),
             None if text == "route" => Some(Self::Route),
+            None if text == "certificate" => Some(Self::Certificate),
+            None if text == "bearer" => Some(Self::Bearer),
             Some(("path", name)) => is_parameter(name).then(|| Self::Path(name.to_owned())),
             Some(("header", name)) => header(name).map(Self::Header),
             Some(("query", name)) => is_parameter(name).then(|| Self::Query(name.to_owned())),
@@ -100,6 +107,8 @@ impl fmt::Display for Dimension {
         match self {
             Self::Client => formatter.write_str("client"),
             Self::Address => formatter.write_str("address"),
+            Self::Certificate => formatter.write_str("certificate"),
+            Self::Bearer => formatter.write_str("bearer"),
             Self::Route => formatter.write_str("route"),
             Self::Path(name) => write!(formatter, "path:{name}"),
             Self::Header(name) => write!(formatter, "header:{name}"),

@@ -1,9 +1,11 @@
 //! The configuration as a file: every key, unset ones commented out, secrets hidden. Loading it gives the same
 //! configuration again, secrets aside.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
-use super::{Config, Limit, RouteLimit, value::NOT_SET};
+use super::{Config, Latency, Limit, Load, RouteLimit, value::NOT_SET};
 
 impl Config {
     /// Everything, in TOML. Values that are not set stand as `# key =`.
@@ -17,8 +19,25 @@ impl Config {
             Some(key) => format!("# {key} =\n"),
             None => format!("{line}\n"),
         };
-        Ok(toml::to_string(self)?.lines().map(commented).collect())
+        let polled = self.load.iter().map(|(name, load)| (name, Signal::Polled(load)));
+        let measured = self.latency.iter().map(|(name, latency)| (name, Signal::Measured(latency)));
+        let signals = Signals { load: polled.chain(measured).collect() };
+        let whole = toml::to_string(self)? + "\n" + &toml::to_string(&signals)?;
+        Ok(whole.lines().map(commented).collect())
     }
+}
+
+/// Load signals of either kind, under the one name by which both are typed.
+#[derive(Serialize)]
+struct Signals<'a> {
+    load: BTreeMap<&'a String, Signal<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum Signal<'a> {
+    Polled(&'a Load),
+    Measured(&'a Latency),
 }
 
 /// A route's limit as it is typed.

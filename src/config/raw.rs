@@ -39,10 +39,12 @@ struct Reader<'r, 'e> {
 /// The whole configuration. What could not be read is replaced by its default, or by something harmless, and reported.
 pub(super) fn read(tree: Value, report: &mut Report<'_>) -> Config {
     Reader::read(String::new(), tree, report, |root| {
-        let load = root.named("load", |load, _| load::load(load));
+        let signals = root.named("load", |signal, _| load::signal(signal));
         let oauth = root.named("oauth", |oauth, _| delivery::oauth(oauth));
-        let limits = root.named("limits", |limit, name| routes::limit(limit, name.to_owned(), &load));
+        let limits = root.named("limits", |limit, name| routes::limit(limit, name.to_owned(), &signals));
         let upstreams = root.named("upstreams", |upstream, _| upstreams::upstream(upstream));
+        let routes = root.tables("routes", |route| routes::route(route, &upstreams, &oauth, &signals, &limits));
+        let (load, latency) = load::split(signals);
         Config {
             listen: root.table("listen", listen::listen),
             admin: root.table("admin", listen::admin),
@@ -50,9 +52,10 @@ pub(super) fn read(tree: Value, report: &mut Report<'_>) -> Config {
             store: root.table("store", store::store),
             identity: root.table("identity", identity::identity),
             whitelist: root.tables("whitelist", identity::trusted),
-            routes: root.tables("routes", |route| routes::route(route, &upstreams, &oauth, &load, &limits)),
+            routes,
             upstreams,
             load,
+            latency,
             oauth,
             limits,
         }

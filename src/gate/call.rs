@@ -1,6 +1,6 @@
 //! A request that was admitted: who asks and by which route are known, so no stage can run before they are.
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc};
 
 use arrayvec::ArrayString;
 use hyper::{HeaderMap, Request, Uri, http::HeaderValue};
@@ -12,6 +12,7 @@ use super::{
     headers::X_REQUEST_ID,
     query,
     route::{Route, RouteLimit},
+    tenant::{Follows, Observers},
     websocket::Opening,
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     config::Dimension,
     limiter::{
         Charge, Terms,
-        key::{Key, KeyHasher},
+        key::{Key, KeyHasher, KeyParts},
     },
     peer::Peer,
 };
@@ -45,6 +46,8 @@ pub struct Call {
     pub received: Instant,
     /// Whether limits do not apply.
     pub exempt: bool,
+    /// Who is told how long the upstream takes.
+    pub observers: Observers,
     /// The WebSocket it asks for, where its route has a gate for them.
     pub socket: Option<Box<Opening>>,
 }
@@ -64,30 +67,54 @@ impl Call {
 
     /// Its bucket of a limit.
     pub fn key(&self, limit: &RouteLimit, hasher: &KeyHasher) -> Result<Key, BadRequest> {
-        let Self { request, client, route, captures, .. } = self;
-        let mut key = hasher.start(&limit.id);
-        for dimension in &limit.per {
-            key = match dimension {
-                Dimension::Client => client.add_identity(key),
-                Dimension::Address => client.add_network(key),
-                Dimension::Route => key.part(route.name.as_bytes()),
-                Dimension::Path(name) => {
-                    let captured = captures.iter().find(|(captured, _)| **captured == **name);
-                    key.part(captured.map_or("", |(_, value)| value).as_bytes())
-                }
-                Dimension::Header(name) => {
-                    let value = client::only_header(request.headers(), name)?.filter(|value| !value.is_empty());
-                    key.part(value.ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
-                }
-                Dimension::Query(name) => {
-                    let value = query::value(request.uri().query().unwrap_or_default(), name)
-                        .map_err(|_| BadRequest::IdentityAmbiguous)?;
-                    key.part(value.filter(|value| !value.is_empty()).ok_or(BadRequest::LimitKeyMissing)?.as_bytes())
-                }
-            };
-        }
-        Ok(key.finish())
+        self.key_of(limit, &limit.id, &limit.per, hasher)
     }
+
+    /// Its tenant of a limit: the first of the values that the limit counts by, alone.
+    pub fn tenant(&self, limit: &RouteLimit, follows: &Follows, hasher: &KeyHasher) -> Result<Key, BadRequest> {
+        self.key_of(limit, &follows.id, &limit.per[..1], hasher)
+    }
+
+    fn key_of(&self, limit: &RouteLimit, id: &str, per: &[Dimension], hasher: &KeyHasher) -> Result<Key, BadRequest> {
+        let key = per.iter().try_fold(hasher.start(id), |key, dimension| self.add(limit, key, dimension, hasher));
+        Ok(key?.finish())
+    }
+
+    /// Adds one of the values that a limit counts by to a key. Where the request lacks the value, the limit's default stands
+    /// in, as if the request had named it.
+    fn add(
+        &self,
+        limit: &RouteLimit,
+        key: KeyParts,
+        dimension: &Dimension,
+        hasher: &KeyHasher,
+    ) -> Result<KeyParts, BadRequest> {
+        let Self { request, client, peer, route, captures, .. } = self;
+        let value = match dimension {
+            Dimension::Client => return Ok(client.add_identity(key)),
+            Dimension::Address => return Ok(client.add_network(key)),
+            Dimension::Route => return Ok(key.part(route.name.as_bytes())),
+            Dimension::Path(name) => {
+                let captured = captures.iter().find(|(captured, _)| **captured == **name);
+                return Ok(key.part(captured.map_or("", |(_, value)| value).as_bytes()));
+            }
+            Dimension::Certificate => peer.certificate.as_deref().map(Cow::from),
+            Dimension::Bearer => client::bearer(request.headers(), hasher)?.map(Cow::from),
+            Dimension::Header(name) => client::only_header(request.headers(), name)?.map(folded),
+            Dimension::Query(name) => query::value(request.uri().query().unwrap_or_default(), name)
+                .map_err(|_| BadRequest::IdentityAmbiguous)?
+                .map(|value| Cow::from(folded(&value).into_owned())),
+        };
+        let value = value.filter(|value| !value.is_empty());
+        let value = value.or_else(|| limit.default.as_deref().map(folded)).ok_or(BadRequest::LimitKeyMissing)?;
+        Ok(key.part(value.as_bytes()))
+    }
+}
+
+/// A value in the one form that it is compared in: no blanks around it, and ASCII letters in lower case.
+pub fn folded(value: &str) -> Cow<'_, str> {
+    let value = value.trim_matches([' ', '\t']);
+    if value.bytes().any(|byte| byte.is_ascii_uppercase()) { value.to_ascii_lowercase().into() } else { value.into() }
 }
 
 // === impl RequestId ===

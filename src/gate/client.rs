@@ -103,10 +103,7 @@ impl Identification {
                     .map_err(|query::Ambiguous| BadRequest::IdentityAmbiguous)?
                     .map(|value| (value, "name", true)),
                 IdentitySource::Cookie(name) => cookie(&head.headers, name)?.map(|value| (value.into(), "cookie", false)),
-                IdentitySource::Bearer => only_header(&head.headers, &AUTHORIZATION)?.map(|credential| {
-                    let hash = self.hasher.start("bearer").part(credential.as_bytes()).finish();
-                    (hash.to_string().into(), "bearer", false)
-                }),
+                IdentitySource::Bearer => bearer(&head.headers, &self.hasher)?.map(|hash| (hash.into(), "bearer", false)),
                 IdentitySource::Certificate => certificate.map(|subject| (subject.into(), "certificate", false)),
                 IdentitySource::Address => break,
             };
@@ -196,6 +193,12 @@ pub fn only_header<'a>(headers: &'a HeaderMap, name: &hyper::header::HeaderName)
         (Some(_), Some(_)) => Err(BadRequest::IdentityAmbiguous),
         (Some(value), None) => value.to_str().map(Some).map_err(|_| BadRequest::IdentityInvalid),
     }
+}
+
+/// The hash of the Authorization credential.
+pub fn bearer(headers: &HeaderMap, hasher: &KeyHasher) -> Result<Option<String>, BadRequest> {
+    let credential = only_header(headers, &AUTHORIZATION)?;
+    Ok(credential.map(|credential| hasher.start("bearer").part(credential.as_bytes()).finish().to_string()))
 }
 
 /// The one value of a cookie (RFC 6265, section 5.4), quotes and all.

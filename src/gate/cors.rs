@@ -87,6 +87,11 @@ impl CorsPolicy {
 // === impl Grant ===
 
 impl Grant {
+    /// The origin of the page, or `*`.
+    pub fn origin(&self) -> HeaderValue {
+        self.origin.clone()
+    }
+
     /// Lets the page read an answer of our own, and what it says of quotas.
     pub fn permit(&self, headers: &mut HeaderMap) {
         self.apply(headers);

@@ -25,6 +25,7 @@ use super::{
     question::Question,
     rejection::Rejection,
     route::Found,
+    tenant::Tenants,
 };
 use crate::{
     body::RequestBody,
@@ -135,7 +136,12 @@ impl Gate {
     }
 
     async fn outlook(&self, call: &Call, mut explanation: Explanation, route: &super::route::Route) -> Explanation {
-        let question = match Question::of(route, call, &self.0.desk.hasher) {
+        let hasher = &self.0.desk.hasher;
+        let tenants = match Tenants::of(route, call, hasher) {
+            Ok(tenants) => tenants,
+            Err(reason) => return explanation.rejected(&reason.into()),
+        };
+        let question = match Question::of(route, &tenants, call, hasher) {
             Ok(question) => question,
             Err(reason) => return explanation.rejected(&reason.into()),
         };

@@ -40,7 +40,7 @@ pub struct Forward {
 
 impl Next for Forward {
     async fn call(&self, call: Box<Call>) -> Outcome {
-        let Call { mut request, client, peer, route, request_id, rewritten, received, socket, .. } = *call;
+        let Call { mut request, client, peer, route, request_id, rewritten, received, socket, observers, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -60,7 +60,7 @@ impl Next for Forward {
         let sent = if cors::preflighted(&request).is_some() {
             route.upstream.send_preflight(request).await
         } else {
-            route.upstream.send(request).await
+            route.upstream.send(request, observers.any()).await
         };
         match sent {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {

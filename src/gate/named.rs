@@ -6,7 +6,7 @@
 use std::net::IpAddr;
 
 use super::{
-    call::Call,
+    call::{Call, folded},
     client::{self, Client},
     query,
     route::{Route, RouteLimit},
@@ -26,7 +26,15 @@ pub fn dimensions(limit: &RouteLimit) -> impl Iterator<Item = &Dimension> {
 
 /// What the bucket of a call is called.
 pub fn shown(limit: &RouteLimit, call: &Call, key: Key, show: ShowClients) -> String {
-    let values = || dimensions(limit).map(|dimension| value(dimension, call));
+    let value = |dimension| match dimension {
+        // A credential is shown to nobody.
+        &Dimension::Bearer => key.to_string(),
+        _ => Some(value(dimension, call))
+            .filter(|value| !value.is_empty())
+            .or_else(|| limit.default.clone())
+            .unwrap_or_default(),
+    };
+    let values = || dimensions(limit).map(value);
     match show {
         ShowClients::Hashed => key.to_string(),
         ShowClients::Plain => values().collect::<Vec<_>>().join(", "),
@@ -57,7 +65,15 @@ pub fn key(
             // As the canonical form of a path has it.
             Dimension::Path(_) => key.part(values.next()?.to_ascii_lowercase().as_bytes()),
             Dimension::Header(_) | Dimension::Query(_) => {
-                key.part(values.next().filter(|value| !value.is_empty())?.as_bytes())
+                let value = Some(folded(values.next()?)).filter(|value| !value.is_empty());
+                key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes())
+            }
+            // A credential is known by its hash.
+            Dimension::Certificate | Dimension::Bearer => {
+                let value = values.next().filter(|value| !value.is_empty());
+                key.part(
+                    value.map(|value| value.as_str().into()).or_else(|| limit.default.as_deref().map(folded))?.as_bytes(),
+                )
             }
         };
     }
@@ -65,8 +81,10 @@ pub fn key(
 }
 
 fn value(dimension: &Dimension, call: &Call) -> String {
-    let Call { request, client, route, captures, .. } = call;
+    let Call { request, client, peer, route, captures, .. } = call;
     match dimension {
+        Dimension::Certificate => peer.certificate.as_deref().unwrap_or_default().to_owned(),
+        Dimension::Bearer => String::new(),
         Dimension::Client => client.identity.text.to_string(),
         Dimension::Address => client.network.to_string(),
         Dimension::Route => route.name.to_string(),

@@ -14,9 +14,10 @@ use super::{
     quota::QuotaFields,
     rejection::Rejection,
     route::{Route, RouteLimit},
+    tenant::Tenants,
 };
 use crate::{
-    config::ShowClients,
+    config::{Factor, ShowClients},
     limiter::{
         Charge, Decision, MAX_CHARGES, Standing, Standings,
         key::{Key, KeyHasher},
@@ -36,10 +37,15 @@ pub struct Question<'a> {
 }
 
 impl<'a> Question<'a> {
-    /// The question of a call on `route`. A trusted client bypasses limits, but not its upstream's wish to be left alone.
-    pub fn of(route: &'a Route, call: &Call, hasher: &KeyHasher) -> Result<Self, BadRequest> {
+    /// The question of a call on `route`, some of whose limits follow `tenants`. A trusted client bypasses limits, but not
+    /// its upstream's wish to be left alone.
+    pub fn of(route: &'a Route, tenants: &'a Tenants, call: &Call, hasher: &KeyHasher) -> Result<Self, BadRequest> {
         let limits = if call.exempt { &[][..] } else { &route.limits[..] };
-        let mut charges = limits.iter().map(|limit| call.charge(limit, hasher)).collect::<Result<ArrayVec<_, _>, _>>()?;
+        let charge = |(place, limit): (usize, &'a RouteLimit)| {
+            let charge = call.charge(limit, hasher)?;
+            Ok(Charge { limit: tenants.limit(place).unwrap_or(charge.limit), ..charge })
+        };
+        let mut charges = limits.iter().enumerate().map(charge).collect::<Result<ArrayVec<_, _>, BadRequest>>()?;
         let mut guards = ArrayVec::new();
         let newcomers = route.newcomers.as_ref().filter(|_| !call.exempt);
         if let Some((newcomers, charge)) = newcomers.and_then(|guard| Some((guard, guard.charge(&call.client, hasher)?))) {
@@ -77,6 +83,14 @@ impl<'a> Question<'a> {
     /// What is left after an admission.
     pub fn fields(&self, standings: &[Standing]) -> Option<QuotaFields> {
         if self.limits.is_empty() { None } else { QuotaFields::admitted(self.limits, self.route.policy.as_ref(), standings) }
+    }
+
+    /// The factor in force and the quota it leaves, of the limit that signals slow down most; `None` where no limit follows
+    /// any.
+    pub fn in_force(&self, standings: &[Standing]) -> Option<(Factor, u64)> {
+        let scaled = self.refundable().iter().zip(standings).filter(|(charge, _)| charge.limit.scale.is_some());
+        let (charge, standing) = scaled.min_by_key(|(_, standing)| standing.factor)?;
+        Some((standing.factor, charge.limit.quota(standing.factor)))
     }
 
     /// Takes note of whose request was decided, for those who ask [who is busy](crate::clients).

@@ -16,6 +16,7 @@ use super::{
     guard::{Cooldown, Newcomers},
     path,
     rewrite::Rewrite,
+    tenant::Follows,
     websocket,
 };
 use crate::{clients::Sketch, config::Dimension, limiter::Limit, upstream::Delivery};
@@ -58,6 +59,10 @@ pub struct RouteLimit {
     pub limit: Limit,
     /// What one request takes, in micro-tokens.
     pub cost: u64,
+    /// The measured signal whose factor, for the first of the values it counts by, scales it.
+    pub follows: Option<Follows>,
+    /// Stands in for a value that a request lacks; `None` refuses the request.
+    pub default: Option<String>,
     /// Requests it admitted.
     pub admitted: Counter,
     /// Requests it refused.

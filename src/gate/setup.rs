@@ -16,6 +16,7 @@ use super::{
     quota,
     rewrite::Rewrite,
     route::{Entry, Pattern, Route, RouteCounters, RouteLimit, RouteTable},
+    tenant::Follows,
     throttle::Throttle,
     tunnel::Tunnels,
     violation::ViolationLog,
@@ -27,15 +28,19 @@ use crate::{
     code::Code,
     config::{self, Config, Dimension, Factor, IdentitySource},
     limiter::{
-        Limit, Limiter,
+        Kind, Limit, Limiter,
         bucket::{Bucket, MICRO},
         key::KeyHasher,
-        scale::ScaleName,
+        measured::Measured,
+        scale::{ScaleName, real_wait},
     },
     metrics::{CloseLabels, CodeLabels, DecisionLabels, MessageLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
     shutdown::Shutdown,
     upstream::{Credentials, Delivery, Identity, Upstream},
 };
+
+/// Measured signals by name.
+type Signals = BTreeMap<String, Arc<Measured>>;
 
 /// What a gate is joined to.
 pub struct Neighbours {
@@ -45,6 +50,8 @@ pub struct Neighbours {
     pub upstreams: BTreeMap<String, Arc<Upstream>>,
     /// Where bearer tokens come from, by name.
     pub credentials: BTreeMap<String, Arc<Credentials>>,
+    /// The measured signals, by name.
+    pub measured: BTreeMap<String, Arc<Measured>>,
     /// Bounds the log.
     pub floods: Arc<Floods>,
     /// Sees who is busy.
@@ -56,11 +63,12 @@ pub struct Neighbours {
 /// A gate for a checked configuration. A route whose upstream or credentials are not among the neighbours takes no requests;
 /// the configuration's own check makes sure that there is none.
 pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate {
-    let Neighbours { limiter, upstreams, credentials, floods, clients, shutdown } = neighbours;
+    let Neighbours { limiter, upstreams, credentials, measured, floods, clients, shutdown } = neighbours;
     let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
     let deliveries =
         config.routes.iter().filter_map(|route| Some((route, delivery(route, &upstreams, &credentials, metrics)?)));
-    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, &clients, metrics)).collect();
+    let observers = (&measured, &*clients);
+    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, observers, metrics)).collect();
     let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
     let violation_log = ViolationLog {
         floods: Arc::clone(&floods),
@@ -116,6 +124,38 @@ pub fn polled_signals<'a>(config: &'a Config, limit: &'a config::Limit) -> impl 
     limit.scale_by.iter().filter(polled).map(String::as_str)
 }
 
+/// The measured signals by name, as a configuration that follows them needs them. Each outlives the buckets that follow it.
+pub fn measured(config: &Config, metrics: &Metrics) -> BTreeMap<String, Arc<Measured>> {
+    let limits = || config.routes.iter().flat_map(|route| &route.limits).map(|limit| &limit.limit);
+    let signal = |(name, latency): (&String, &config::Latency)| {
+        let following = limits().filter(|limit| limit.scale_by.contains(name));
+        let fill = following.map(|limit| longest_fill(limit.kind.into(), slowest(config, limit))).max()?;
+        Some((name.clone(), Arc::new(Measured::new(name, latency, fill, metrics))))
+    };
+    config.latency.iter().filter_map(signal).collect()
+}
+
+/// How long what is taken of a limit counts at a factor: until a bucket is full again, or for a window's length.
+fn longest_fill(kind: Kind, factor: Factor) -> Duration {
+    Duration::from_micros(match kind {
+        Kind::Bucket(bucket) => real_wait(bucket.wait(0, bucket.capacity), factor),
+        Kind::Window(window) => window.length,
+    })
+}
+
+/// The lowest factor that a limit's signals can have.
+fn slowest(config: &Config, limit: &config::Limit) -> Factor {
+    let polled = limit.scale_by.iter().filter_map(|signal| config.load.get(signal)).map(|load| load.min_refill_share);
+    let measured = limit.scale_by.iter().filter_map(|signal| config.latency.get(signal)).map(|latency| latency.floor);
+    polled.chain(measured).min().unwrap_or(Factor::ONE).min(Factor::ONE)
+}
+
+/// The measured signal of a limit, if it has one.
+fn follows(limit: &config::Limit, measured: &Signals) -> Option<Follows> {
+    let signal = limit.scale_by.iter().find_map(|signal| measured.get(signal))?;
+    Some(Follows { signal: Arc::clone(signal), id: format!("tenants/{}", limit.per.first()?) })
+}
+
 fn delivery(
     route: &config::Route,
     upstreams: &BTreeMap<String, Arc<Upstream>>,
@@ -132,8 +172,14 @@ fn delivery(
     Some(Delivery::new(route, Arc::clone(upstreams.get(&route.upstream)?), identity, metrics))
 }
 
-fn entries(config: &Config, route: &config::Route, upstream: Delivery, clients: &Clients, metrics: &Metrics) -> Vec<Entry> {
-    let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, clients, metrics)).collect();
+fn entries(
+    config: &Config,
+    route: &config::Route,
+    upstream: Delivery,
+    observers: (&Signals, &Clients),
+    metrics: &Metrics,
+) -> Vec<Entry> {
+    let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, observers, metrics)).collect();
     let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.kind)));
     let counters = route_counters(&route.name, metrics);
     let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, "refused", metrics) };
@@ -173,22 +219,19 @@ fn route_limit(
     config: &Config,
     route: &str,
     configured: &config::RouteLimit,
-    clients: &Clients,
+    (measured, clients): (&Signals, &Clients),
     metrics: &Metrics,
 ) -> RouteLimit {
     let config::RouteLimit { shared, limit, cost } = configured;
     let name = limit.name.as_str();
-    let lowest = limit.scale_by.iter().filter_map(|signal| config.load.get(signal)).map(|load| load.min_refill_share).min();
     RouteLimit {
         name: name.into(),
         id: if *shared { format!("limits/{name}") } else { format!("routes/{route}/{name}") },
         per: limit.per.clone(),
-        limit: Limit {
-            kind: limit.kind.into(),
-            scale: scale_name(config, limit),
-            slowest: lowest.unwrap_or(Factor::ONE).min(Factor::ONE),
-        },
+        limit: Limit { kind: limit.kind.into(), scale: scale_name(config, limit), slowest: slowest(config, limit) },
         cost: u64::from(*cost) * MICRO,
+        follows: follows(limit, measured),
+        default: limit.default.clone(),
         admitted: decisions(route, name, "admitted", metrics),
         refused: decisions(route, name, "refused", metrics),
         seen: clients.sketch(route, name),
@@ -223,6 +266,8 @@ fn preflight_limit(metrics: &Metrics) -> RouteLimit {
         per: vec![Dimension::Address],
         limit: unscaled(Bucket { capacity: 100 * MICRO, rate: 10 * MICRO }),
         cost: MICRO,
+        follows: None,
+        default: None,
         admitted: decisions("admitted"),
         refused: decisions("refused"),
         seen: Arc::default(),
@@ -276,6 +321,7 @@ fn protected_fields(config: &Config) -> Vec<HeaderName> {
     let limits = config.routes.iter().flat_map(|route| &route.limits).flat_map(|limit| &limit.limit.per);
     let limits = limits.filter_map(|dimension| match dimension {
         Dimension::Header(name) => Some(name.clone()),
+        Dimension::Bearer => Some(hyper::header::AUTHORIZATION),
         _ => None,
     });
     identities.chain(limits).collect()

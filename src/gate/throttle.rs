@@ -15,6 +15,8 @@ use super::{
     rejection::Rejection,
     response::Response,
     stage::{Next, Stage},
+    tenant::Tenants,
+    timing,
 };
 use crate::{
     config::ShowClients,
@@ -33,9 +35,11 @@ pub struct Throttle {
 }
 
 impl Stage for Throttle {
-    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
-        let question = Question::of(&route, &call, &self.hasher)?;
+        let tenants = Tenants::of(&route, &call, &self.hasher)?;
+        let question = Question::of(&route, &tenants, &call, &self.hasher)?;
+        call.observers = tenants.observers();
         if question.charges().is_empty() {
             return next.call(call).await;
         }
@@ -66,6 +70,10 @@ impl Stage for Throttle {
             route.counters.refunds.inc();
         }
         let mut response = outcome?;
+        let in_force = standings.as_ref().filter(|_| route.server_timing).and_then(|standings| question.in_force(standings));
+        if let Some((factor, quota)) = in_force {
+            timing::in_force(response.headers_mut(), factor, quota);
+        }
         if refunded || status == StatusCode::TOO_MANY_REQUESTS {
             return Ok(response);
         }

@@ -1,4 +1,4 @@
-//! `Server-Timing` (W3C): how long the decision and the upstream took, in milliseconds.
+//! `Server-Timing` (W3C): how long the decision and the upstream took, in milliseconds, and the factor in force.
 
 use std::time::Duration;
 
@@ -8,6 +8,9 @@ use hyper::{
 };
 use tokio::time::Instant;
 
+use crate::config::Factor;
+
+const TIMING_ALLOW_ORIGIN: HeaderName = HeaderName::from_static("timing-allow-origin");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 /// Measures one request from the moment at which it may go upstream.
@@ -32,6 +35,17 @@ impl ServerTiming {
             headers.append(SERVER_TIMING, value);
         }
     }
+}
+
+/// Says by which factor signals scale the request's limits, and what quota that leaves.
+pub fn in_force(headers: &mut HeaderMap, factor: Factor, quota: u64) {
+    let text = format!(r#"factor;desc="{}", quota;desc="{quota}""#, factor.as_f64());
+    headers.extend(HeaderValue::try_from(text).ok().map(|text| (SERVER_TIMING, text)));
+}
+
+/// Lets pages of `origin` read the timing (W3C Resource Timing).
+pub fn permit(headers: &mut HeaderMap, origin: HeaderValue) {
+    headers.append(TIMING_ALLOW_ORIGIN, origin);
 }
 
 fn text(upstream: Duration, decision: Duration) -> String {

@@ -36,6 +36,7 @@ use super::{
     fallback::Fallback,
     key::Key,
     lease::{Answer, Claim},
+    measured::Observation,
     places::{LIFETIME, NoPlace, Place, Places},
     redis::Redis,
     replicas::Replicas,
@@ -188,6 +189,19 @@ impl Fleet {
             Some(local) => local.publish(scale, factor).await,
             None => Ok(()),
         }
+    }
+
+    /// Tells Redis of a tenant's latency; where it cannot be told, this replica's own samples decide here.
+    pub(super) async fn observe(&self, observation: &Observation<'_>) -> Result<Factor, StoreError> {
+        let told = self.redis.observe(observation).await;
+        let factor = *told.as_ref().unwrap_or(&observation.own);
+        if factor > observation.before {
+            self.denied.forget_all();
+        }
+        if let Some(local) = self.fallback.local() {
+            self.failures.count_if(local.publish(observation.scale, factor).await);
+        }
+        told.inspect_err(|error| self.failures.count(*error))
     }
 
     /// Claims, renews or gives up a lease.

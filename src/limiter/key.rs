@@ -25,7 +25,7 @@ const LENGTH: usize = 12;
 pub const TEXT_LENGTH: usize = LENGTH / 3 * 4;
 
 /// Which bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Key(pub [u8; LENGTH]);
 
 /// Takes a [`Key`], which is a hash already, for its own hash.

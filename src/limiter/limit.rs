@@ -34,6 +34,18 @@ pub enum Kind {
 // === impl Limit ===
 
 impl Limit {
+    /// The whole tokens at `factor`, at least 1: those that come back in the time in which a bucket fills at 1, or the quota
+    /// in force of a window.
+    pub fn quota(&self, factor: Factor) -> u64 {
+        match self.kind {
+            Kind::Bucket(bucket) => {
+                let micro = u128::from(bucket.capacity) * u128::from(factor.millionths()) / u128::from(MICRO);
+                u64::try_from(micro / u128::from(MICRO)).unwrap_or(u64::MAX).max(1)
+            }
+            Kind::Window(window) => window.in_force(factor, self.slowest, 0) / MICRO,
+        }
+    }
+
     /// How a limit stands from which nothing is taken.
     pub fn untouched(&self, factor: Factor) -> Standing {
         let tokens = match self.kind {

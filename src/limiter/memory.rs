@@ -15,7 +15,6 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use arc_swap::ArcSwap;
 use arrayvec::ArrayVec;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::time::Instant;
@@ -25,6 +24,7 @@ use super::{
     bucket::MICRO,
     key::{FirstWord, Key},
     scale::{ScaleName, Timeline},
+    timelines::Timelines,
 };
 use crate::config::Factor;
 
@@ -49,7 +49,7 @@ const SWEEP_INTERVAL: u64 = MICRO;
 /// Buckets in this process. Its own clock is monotonic and starts with it; `*_at` take the time in microseconds instead.
 pub struct Memory {
     shards: Box<[Mutex<Shard>]>,
-    timelines: ArcSwap<HashMap<ScaleName, Timeline>>,
+    timelines: Timelines,
     started: Instant,
     held: Gauge,
 }
@@ -96,7 +96,7 @@ impl Memory {
     pub fn new(max_buckets: usize, held: Gauge) -> Self {
         let shards = (max_buckets / SHARD_SIZE_MIN).clamp(1, SHARDS_MAX);
         let shard = |_| Mutex::new(Shard::new(max_buckets / shards));
-        Self { shards: (0..shards).map(shard).collect(), timelines: ArcSwap::default(), started: Instant::now(), held }
+        Self { shards: (0..shards).map(shard).collect(), timelines: Timelines::new(), started: Instant::now(), held }
     }
 
     /// How many buckets are held, full ones included until they are swept out.
@@ -149,12 +149,7 @@ impl Memory {
 
     /// [`Store::publish`] at a given time.
     pub fn publish_at(&self, scale: &ScaleName, factor: Factor, now: u64) {
-        self.timelines.rcu(|timelines| {
-            let mut timelines = HashMap::clone(timelines);
-            let timeline = timelines.entry(scale.clone()).or_insert(Timeline::REAL);
-            *timeline = timeline.switch(now, factor);
-            timelines
-        });
+        self.timelines.publish(scale, factor, now);
     }
 
     /// Takes over what the store told of buckets when it admitted `charges` or refused them, and the factors it goes by.
@@ -241,7 +236,7 @@ impl Memory {
 
     /// The time and the factor a limit goes by.
     fn pace(&self, limit: &Limit, now: u64) -> Pace {
-        let timeline = limit.scale.as_ref().and_then(|scale| self.timelines.load().get(scale).copied());
+        let timeline = limit.scale.as_ref().and_then(|scale| self.timelines.get(scale));
         let timeline = timeline.unwrap_or(Timeline::REAL);
         Pace { now, clock: timeline.scaled(now), factor: timeline.factor }
     }

@@ -33,6 +33,7 @@ mod dial;
 mod eviction;
 mod fleet;
 mod link;
+mod observe;
 mod operate;
 mod places;
 pub mod script;

@@ -15,12 +15,16 @@
 
 use std::{fmt, sync::Arc};
 
-use super::bucket::MICRO;
+use super::{bucket::MICRO, key::Key};
 use crate::config::Factor;
 
-/// Names a set of load signals, the lowest of whose factors counts; limits with the same set share a clock.
+/// Names a set of load signals, the lowest of whose factors counts; limits with the same set share a clock. Or one tenant of
+/// a measured signal, which has a clock of its own.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct ScaleName(Arc<str>);
+pub struct ScaleName {
+    name: Arc<str>,
+    tenant: Option<Key>,
+}
 
 /// A clock that runs `factor` times as fast as the real one since it passed its anchor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,18 +51,28 @@ impl ScaleName {
         let mut signals: Vec<&str> = signals.into_iter().collect();
         signals.sort_unstable();
         signals.dedup();
-        (!signals.is_empty()).then(|| Self(signals.join("+").into()))
+        (!signals.is_empty()).then(|| Self { name: signals.join("+").into(), tenant: None })
+    }
+
+    /// The name of one tenant of the measured signal `signal`. No signal's own name holds an @.
+    pub fn of_tenant(signal: &str, tenant: Key) -> Self {
+        Self { name: format!("{signal}@{tenant}").into(), tenant: Some(tenant) }
+    }
+
+    /// The tenant whose clock this is; `None` where it is everyone's.
+    pub fn tenant(&self) -> Option<Key> {
+        self.tenant
     }
 
     /// As it stands in store keys.
     pub fn as_str(&self) -> &str {
-        &self.0
+        &self.name
     }
 }
 
 impl fmt::Display for ScaleName {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.write_str(&self.0)
+        formatter.write_str(&self.name)
     }
 }
 

@@ -25,6 +25,7 @@ use super::{
     oauth::{Credentials, Token},
     response::ResponseBody,
     retry::{self, Budget, Ended, Tries},
+    stopwatch::Observer,
 };
 use crate::{
     body::{Replay, RequestBody},
@@ -95,17 +96,22 @@ impl Delivery {
         Self { upstream, identity, retries }
     }
 
-    /// Delivers a request and waits for the head of the response that the caller is to get.
-    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, DeliveryError> {
+    /// Delivers a request and waits for the head of the response that the caller is to get; `observer` learns how long each
+    /// attempt takes the upstream.
+    pub async fn send(
+        &self,
+        request: Request<RequestBody>,
+        observer: Option<&dyn Observer>,
+    ) -> Result<Response<ResponseBody>, DeliveryError> {
         if self.identity.is_none() && self.retries.is_none() {
-            return Ok(self.upstream.send(request).await?);
+            return Ok(self.upstream.send_observed(request, observer).await?);
         }
         let mut parcel = self.pack(request);
         let mut tries = Tries { begun: Instant::now(), made: 0 };
         let mut refused = false;
         loop {
             let token = self.authorize(&mut parcel).await?;
-            let outcome = self.upstream.send(parcel.request()).await;
+            let outcome = self.upstream.send_observed(parcel.request(), observer).await;
             if !refused && self.refuses(token.as_ref(), &outcome) && parcel.rewind() {
                 refused = true;
                 discard(outcome).await;

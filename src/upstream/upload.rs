@@ -131,6 +131,14 @@ impl UploadWatch {
         (!body.is_empty()).then(|| Self(Arc::new(Mutex::new(State::Upstream(Instant::now())))))
     }
 
+    /// Since when the upstream is waited for; `None` while it is the client that is.
+    pub(super) fn waited_since(&self) -> Option<Instant> {
+        match self.state() {
+            State::Client => None,
+            State::Upstream(since) | State::Sent(since) => Some(since),
+        }
+    }
+
     /// Whether the upstream has had all of it.
     pub(super) fn is_sent(&self) -> bool {
         matches!(self.state(), State::Sent(_))

@@ -23,7 +23,11 @@ fn set_bucket(config: &mut Config, capacity: u32, rate: f64) {
 
 fn limit(name: &str, per: Vec<Dimension>, capacity: u32, cost: u32) -> RouteLimit {
     let bucket = TokenBucket { capacity, refill_per_second: Rate::per_second(0.000_001).unwrap() };
-    RouteLimit { shared: false, limit: Limit { name: name.into(), per, kind: bucket.into(), scale_by: Vec::new() }, cost }
+    RouteLimit {
+        shared: false,
+        limit: Limit { name: name.into(), per, kind: bucket.into(), scale_by: Vec::new(), default: None },
+        cost,
+    }
 }
 
 /// Sends 60 requests of one client at once; how many passed, and within how many seconds all were decided.

@@ -20,6 +20,7 @@ use redis::{Cmd, aio::MultiplexedConnection};
 
 use crate::support::redis_server::RedisServer;
 
+mod observe;
 mod places;
 mod specification;
 mod terms;

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use cxgate::config::{ClientCertificates, Cooldown, Cors, Endpoint, LimitKind, Retry, WebSocket};
+use cxgate::config::{ClientCertificates, Cooldown, Cors, Endpoint, Factor, Latency, LimitKind, Retry, WebSocket};
 
 use crate::support::{
     certificates::Authority,
@@ -53,12 +53,16 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
     let upstream = StubUpstream::start().await;
     let authority = Authority::new();
     let tls = authority.listener(&authority.sign("gate"), ClientCertificates::None);
+    let (threshold, window) = (Duration::from_secs(1), Duration::from_secs(1));
+    let latency = Latency { threshold, slope: Factor::ONE, floor: Factor::ONE, window, min_samples: 1 };
     let gate = TestGate::start(upstream.address, |config| {
         config.listen.tls = Some(tls);
         let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
         config.oauth.insert("cxone".to_owned(), oauth(upstream.address));
         config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
+        config.latency.insert("latency".to_owned(), latency);
         let route = &mut config.routes[0];
+        route.limits[0].limit.scale_by = vec!["latency".to_owned()];
         let LimitKind::TokenBucket(messages) = route.limits[0].limit.kind else { panic!("a bucket") };
         let (max_pause, idle_timeout) = (Duration::from_secs(1), Duration::from_secs(2));
         route.credentials = Some("cxone".to_owned());

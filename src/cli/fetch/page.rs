@@ -94,7 +94,7 @@ impl Asker {
         let (endpoint, retry) = self.check(url)?;
         let (mut waited, mut paused) = (Duration::ZERO, Duration::ZERO);
         loop {
-            let response = self.egress.send(self.request(&endpoint)).await;
+            let response = Box::pin(self.egress.send(self.request(&endpoint))).await;
             if let Some(turn) = turn(&response) {
                 self.tally.refusals.fetch_add(1, Relaxed);
                 waited += turn;

@@ -1,21 +1,80 @@
 //! `[load.NAME]`.
 
-use std::{ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
 
 use config::{Value, ValueKind};
 
 use super::{
     Reader,
-    kind::{duration, endpoint, factor, number, share, text},
+    kind::{duration, endpoint, factor, integer, number, share, text},
 };
-use crate::config::{Curve, Factor, Load, environment::json_list, report::variable_at};
+use crate::config::{Curve, Factor, Latency, Load, environment::json_list, report::variable_at};
 
 /// Time from poll to poll: often enough to be a signal, rarely enough to be no load.
 const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(1);
 /// Age of a sample.
 const AGE: RangeInclusive<Duration> = Duration::from_millis(10)..=Duration::from_hours(24);
 
-pub(super) fn load(table: &mut Reader<'_, '_>) -> Load {
+/// The time from request to response head.
+const THRESHOLD: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(1);
+/// How long samples count: a tenth of it is the time from look to look.
+const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_hours(1);
+
+/// The keys of a measured signal, any of which makes a table one.
+const MEASURED: [&str; 5] = ["threshold", "slope", "floor", "window", "min_samples"];
+/// The keys of a polled signal.
+const POLLED: [&str; 10] = [
+    "endpoint",
+    "interval",
+    "timeout",
+    "cpu_curve",
+    "queue_curve",
+    "stale_after",
+    "stale_factor",
+    "min_refill_share",
+    "hysteresis",
+    "max_rise_per_second",
+];
+
+/// One table, of either kind.
+pub(super) enum Signal {
+    Polled(Load),
+    Measured(Latency),
+}
+
+pub(super) fn signal(table: &mut Reader<'_, '_>) -> Signal {
+    if !MEASURED.iter().any(|key| table.has(key)) {
+        return Signal::Polled(load(table));
+    }
+    for key in POLLED {
+        table.refuse(key, "expected in a signal that is polled, not beside the keys of one that is measured");
+    }
+    Signal::Measured(latency(table))
+}
+
+/// The signals of each kind.
+pub(super) fn split(signals: BTreeMap<String, Signal>) -> (BTreeMap<String, Load>, BTreeMap<String, Latency>) {
+    let (mut polled, mut measured) = (BTreeMap::new(), BTreeMap::new());
+    for (name, signal) in signals {
+        match signal {
+            Signal::Polled(load) => _ = polled.insert(name, load),
+            Signal::Measured(latency) => _ = measured.insert(name, latency),
+        }
+    }
+    (polled, measured)
+}
+
+fn latency(table: &mut Reader<'_, '_>) -> Latency {
+    Latency {
+        threshold: table.or("threshold", Duration::from_millis(800), duration(THRESHOLD)),
+        slope: table.or("slope", Factor::from_millionths(500_000), factor(0.000_001..=100.0)),
+        floor: table.or("floor", Factor::from_millionths(200_000), factor(0.000_001..=1.0)),
+        window: table.or("window", Duration::from_mins(1), duration(WINDOW)),
+        min_samples: table.or("min_samples", 5, integer(1..=1_000_000)),
+    }
+}
+
+fn load(table: &mut Reader<'_, '_>) -> Load {
     Load {
         endpoint: table.optional("endpoint", endpoint),
         interval: table.or("interval", Duration::from_secs(10), duration(INTERVAL)),

@@ -12,9 +12,10 @@ use hyper::{Method, header::HeaderName};
 use super::{
     Reader, delivery, guests,
     kind::{boolean, choice, duration, integer, name, parsed, rate, reference, text},
+    load::Signal,
 };
 use crate::config::{
-    Cooldown, Dimension, Limit, LimitKind, Load, OAuth, Rate, Route, RouteLimit, SlidingWindow, TokenBucket, Upstream,
+    Cooldown, Dimension, Limit, LimitKind, OAuth, Rate, Route, RouteLimit, SlidingWindow, TokenBucket, Upstream,
     dimension::is_parameter, url::parse_host,
 };
 
@@ -30,7 +31,7 @@ pub(super) fn route(
     table: &mut Reader<'_, '_>,
     upstreams: &BTreeMap<String, Upstream>,
     oauth: &BTreeMap<String, OAuth>,
-    load: &BTreeMap<String, Load>,
+    signals: &BTreeMap<String, Signal>,
     limits: &BTreeMap<String, Limit>,
 ) -> Route {
     Route {
@@ -49,31 +50,37 @@ pub(super) fn route(
         refund_on: delivery::statuses(table, "refund_on"),
         server_timing: table.or("server_timing", false, boolean),
         retry: table.optional_table("retry", delivery::retry),
-        limits: table.tables("limits", |limit| route_limit(limit, load, limits)),
+        limits: table.tables("limits", |limit| route_limit(limit, signals, limits)),
     }
 }
 
-fn route_limit(table: &mut Reader<'_, '_>, load: &BTreeMap<String, Load>, limits: &BTreeMap<String, Limit>) -> RouteLimit {
+fn route_limit(
+    table: &mut Reader<'_, '_>,
+    signals: &BTreeMap<String, Signal>,
+    limits: &BTreeMap<String, Limit>,
+) -> RouteLimit {
     let cost = table.or("cost", 1, integer(1..=MAX_CAPACITY.into()));
     if !table.has("use") {
         let name = table.required("name", String::new(), name);
-        return RouteLimit { shared: false, limit: limit(table, name, load), cost };
+        return RouteLimit { shared: false, limit: limit(table, name, signals), cost };
     }
     let name = table.required("use", String::new(), reference("limits", limits));
-    for key in ["name", "per", "token_bucket", "sliding_window", "scale_by"] {
+    for key in ["name", "per", "token_bucket", "sliding_window", "scale_by", "default"] {
         table.refuse(key, "expected in the table that `use` names, not beside `use`");
     }
-    let unknown = Limit { name: name.clone(), per: Vec::new(), kind: unlimited().into(), scale_by: Vec::new() };
+    let unknown =
+        Limit { name: name.clone(), per: Vec::new(), kind: unlimited().into(), scale_by: Vec::new(), default: None };
     RouteLimit { shared: true, limit: limits.get(&name).cloned().unwrap_or(unknown), cost }
 }
 
-pub(super) fn limit(table: &mut Reader<'_, '_>, name: String, load: &BTreeMap<String, Load>) -> Limit {
-    let dimension = r#""client", "address", "route", "path:NAME", "header:NAME" or "query:NAME""#;
+pub(super) fn limit(table: &mut Reader<'_, '_>, name: String, signals: &BTreeMap<String, Signal>) -> Limit {
+    let dimension = r#""client", "address", "certificate", "bearer", "route", "path:NAME", "header:NAME" or "query:NAME""#;
     Limit {
         name,
         per: table.filled_list("per", &Dimension::Route, parsed(dimension, Dimension::parse)),
         kind: kind(table),
-        scale_by: table.list("scale_by", Vec::new(), reference("load", load)),
+        scale_by: table.list("scale_by", Vec::new(), reference("load", signals)),
+        default: table.optional("default", parsed("a text of 1 to 128 printable ASCII characters", default_value)),
     }
 }
 
@@ -111,6 +118,11 @@ fn unlimited() -> TokenBucket {
 /// A name other than the one under which metrics count requests without a route.
 fn route_name(value: &Value) -> Result<String, String> {
     name(value).and_then(|name| if name == "none" { Err("a name other than \"none\"".to_owned()) } else { Ok(name) })
+}
+
+fn default_value(text: &str) -> Option<String> {
+    let printable = text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ') && text.trim() == text;
+    ((1..=128).contains(&text.len()) && printable).then(|| text.to_owned())
 }
 
 fn method(text: &str) -> Option<Method> {

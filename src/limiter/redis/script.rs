@@ -11,6 +11,7 @@ use crate::{
 };
 
 pub mod control;
+mod observe;
 
 /// Stands behind the prefix of every key: what is stored under another version is never read.
 const SCHEMA_VERSION: u8 = 1;
@@ -53,6 +54,8 @@ pub enum Script {
     Reset,
     /// [`Redis::amend`](super::Redis::amend)
     Amend,
+    /// [`Limiter::observe`](crate::limiter::Limiter::observe)
+    Observe,
 }
 
 /// Which way tokens go.
@@ -84,8 +87,17 @@ pub struct KeySpace(Vec<u8>);
 
 impl Script {
     /// Every script.
-    pub const ALL: [Self; 8] =
-        [Self::Charge, Self::Publish, Self::Lease, Self::Pause, Self::Heartbeat, Self::Places, Self::Reset, Self::Amend];
+    pub const ALL: [Self; 9] = [
+        Self::Charge,
+        Self::Publish,
+        Self::Lease,
+        Self::Pause,
+        Self::Heartbeat,
+        Self::Places,
+        Self::Reset,
+        Self::Amend,
+        Self::Observe,
+    ];
 
     /// Its source.
     pub fn source(self) -> &'static str {
@@ -98,6 +110,7 @@ impl Script {
             Self::Reset => include_str!("../../../lua/reset.lua"),
             Self::Amend => include_str!("../../../lua/amend.lua"),
             Self::Places => include_str!("../../../lua/places.lua"),
+            Self::Observe => include_str!("../../../lua/observe.lua"),
         }
     }
 
@@ -166,7 +179,7 @@ impl KeySpace {
     }
 
     /// A scale's key holds a colon where a bucket's, being base64, has none: no scale can be named like a bucket.
-    fn write_scale(&self, key: &mut Vec<u8>, scale: &ScaleName) {
+    pub(super) fn write_scale(&self, key: &mut Vec<u8>, scale: &ScaleName) {
         self.write_key(key, b"scale:");
         key.extend_from_slice(scale.as_str().as_bytes());
     }

@@ -50,7 +50,7 @@ pub fn answer(reply: &Value) -> Option<Answer> {
     Some(Answer { leads: leads == 1, reading })
 }
 
-fn milliseconds(duration: Duration) -> u64 {
+pub(super) fn milliseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
