@@ -9,6 +9,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use arc_swap::ArcSwap;
 use hyper::{Method, Request, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
@@ -37,7 +38,7 @@ pub struct Admin<E>(Arc<Inner<E>>);
 
 struct Inner<E> {
     access: Access,
-    facts: Facts,
+    facts: ArcSwap<Facts>,
     engine: E,
     limiter: Arc<Limiter>,
     clients: Arc<Clients>,
@@ -70,8 +71,15 @@ impl<E: Engine> Admin<E> {
     pub fn new(config: &Config, engine: E, subjects: Subjects) -> Self {
         let Subjects { limiter, clients, metrics, shutdown } = subjects;
         api::announce(&metrics);
-        let (access, facts, started) = (Access::new(&config.admin), Facts::of(config), Instant::now());
+        let (access, facts, started) =
+            (Access::new(&config.admin), ArcSwap::from_pointee(Facts::of(config)), Instant::now());
         Self(Arc::new(Inner { access, facts, engine, limiter, clients, metrics, shutdown, started }))
+    }
+
+    /// Tells of another configuration from now on, and goes by its token.
+    pub fn adopt(&self, config: &Config) {
+        self.0.facts.store(Arc::new(Facts::of(config)));
+        self.0.access.replace_token(config.admin.token.clone());
     }
 
     /// Answers a request that came from `peer`.

@@ -5,40 +5,45 @@
 //! `drain_timeout`, and leaves polling to other replicas; the limiter and the admin listener, which says so, end after it.
 
 use std::{
-    collections::BTreeMap,
     io,
     net::{self, SocketAddr},
     sync::Arc,
 };
 
+use arc_swap::ArcSwap;
 use hyper::Request;
-use tokio::time::timeout;
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 use tracing::warn;
 
 use crate::{
     admin::{Admin, Subjects},
     body::RequestBody,
-    clients::Clients,
-    config::{self, Config, Listen},
-    gate::{
-        flood::Floods,
-        setup::{self, Neighbours},
-    },
-    limiter::{Limiter, measured::Measured},
-    load,
+    config::{Config, ConfigError, Listen, Loaded},
+    limiter::Limiter,
     metrics::Metrics,
     peer::Peer,
     serve::{Caps, Listener, ListenerMetrics, ReloadMetrics, Tls, TlsError, serve},
     shutdown::Shutdown,
-    upstream::{Credentials, Upstream, UpstreamSetupError},
+    upstream::UpstreamSetupError,
 };
 
 mod check;
 mod desk;
 pub mod egress;
+mod fixed;
+mod parts;
+mod reload;
 
 pub use check::check;
+pub use fixed::Held;
+pub use reload::{ReloadError, Reloaded, Reloads};
+
 use desk::Desk;
+use parts::{Generation, Lasting, Parts};
+use reload::{Asked, Current, Reader, Reloading};
 
 /// Connections the admin listener holds: probes, a scraper, a few people.
 const MAX_ADMIN_CONNECTIONS: usize = 64;
@@ -52,12 +57,12 @@ pub struct App {
     admin: Listener,
     admin_address: SocketAddr,
     limiter: Arc<Limiter>,
-    upstreams: BTreeMap<String, Arc<Upstream>>,
-    credentials: BTreeMap<String, Arc<Credentials>>,
-    sources: Vec<load::Source>,
+    parts: Parts,
     metrics: Arc<Metrics>,
     /// Ends what outlives the data plane.
     background: Shutdown,
+    read: Reader,
+    reloads: (Reloads, mpsc::Receiver<Asked>),
 }
 
 /// Listening sockets that whoever started the process had bound before; what is missing is bound as configured.
@@ -110,11 +115,11 @@ impl App {
         let (proxy, proxy_address) = bind("listen.address", config.listen.address, reuse_port, inherited.proxy)?;
         let proxy = proxy.speaking(tls.clone(), config.listen.h2c);
         let (admin, admin_address) = bind("admin.address", config.admin.address, reuse_port, inherited.admin)?;
-        let upstreams = upstreams(&config, &metrics)?;
-        let credentials = credentials(&config, &metrics)?;
-        let sources = sources(&config, &metrics)?;
+        let parts = Parts::make(&config, None, &metrics)?;
         let limiter = Limiter::start(&config.store, &metrics, &background);
         let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
+        let same = config.clone();
+        let read = move || Ok(Loaded { config: same.clone(), warnings: Vec::new(), origin: String::new() });
         Ok(Self {
             config,
             proxy,
@@ -123,12 +128,23 @@ impl App {
             admin,
             admin_address,
             limiter,
-            upstreams,
-            credentials,
-            sources,
+            parts,
             metrics,
             background,
+            read: Arc::new(read),
+            reloads: reload::channel(),
         })
+    }
+
+    /// The same, but a reload reads the configuration by `read`; without it, it stays what it is.
+    #[must_use]
+    pub fn rereading(self, read: impl Fn() -> Result<Loaded, ConfigError> + Send + Sync + 'static) -> Self {
+        Self { read: Arc::new(read), ..self }
+    }
+
+    /// Asks for reloads while the daemon runs.
+    pub fn reloads(&self) -> Reloads {
+        self.reloads.0.clone()
     }
 
     /// Where clients reach the daemon.
@@ -148,55 +164,64 @@ impl App {
 
     /// Runs until `shutdown` drains and everything has ended.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { config, proxy, tls, admin, limiter, upstreams, credentials, sources, metrics, background, .. } = self;
-        load::start(sources, scales(&config), &limiter, &metrics, &shutdown);
-        let measured = measure(&config, &limiter, &metrics, &shutdown);
-        keep_fresh(&credentials, &background);
-        let (floods, clients) = (Arc::<Floods>::default(), Arc::<Clients>::default());
-        spawn_sums(&floods, &background);
+        let Self { config, proxy, tls, admin, limiter, parts, metrics, background, read, reloads, .. } = self;
+        let (reloads, asked) = reloads;
         spawn_reloads(tls, &metrics, &background);
+        let lasting = Lasting::start(limiter, Arc::clone(&metrics), &shutdown, &background);
+        let floods = Arc::clone(&lasting.floods);
 
         let subjects = Subjects {
-            limiter: Arc::clone(&limiter),
-            clients: Arc::clone(&clients),
+            limiter: Arc::clone(&lasting.limiter),
+            clients: Arc::clone(&lasting.clients),
             metrics: Arc::clone(&metrics),
             shutdown: shutdown.clone(),
         };
-        let neighbours = Neighbours {
-            limiter,
-            upstreams,
-            credentials,
-            measured,
-            floods: Arc::clone(&floods),
-            clients,
-            shutdown: shutdown.clone(),
-        };
-        let gate = setup::gate(&config, neighbours, &metrics);
+        let listen = config.listen.clone();
+        let generation = Generation::begin(config, parts, &lasting);
+        let current: Current = Arc::new(ArcSwap::from_pointee(generation));
+        let desk = Desk { current: Arc::clone(&current), clients: Arc::clone(&lasting.clients), reloads };
+        let operators = Admin::new(&current.load().config, desk, subjects);
+        let (caps, changes) = watch::channel(Caps::from(&listen));
+        spawn_admin(admin, &listen, operators.clone(), &metrics, &background);
+        spawn_proxy(proxy.following(changes), &listen, &current, &metrics, &shutdown);
+        let reloading = Reloading { read, current: Arc::clone(&current), lasting, operators, caps };
+        let stop = background.clone();
+        background.spawn(async move {
+            tokio::select! {
+                () = reloading.serve(asked) => {}
+                () = stop.stopped() => {}
+            }
+        });
 
-        let desk = Desk { gate: gate.clone(), clients: Arc::clone(&subjects.clients) };
-        let operators = Admin::new(&config, desk, subjects);
-        let answer = move |peer: Peer, request: Request<RequestBody>| {
-            let operators = operators.clone();
-            async move { operators.handle(peer.address, request).await }
-        };
-        let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, proxies: Vec::new(), ..Caps::from(&config.listen) };
-        background.spawn(serve(admin, caps, answer, ListenerMetrics::new(&metrics, "admin"), background.clone()));
-
-        let caps = Caps::from(&config.listen);
-        let below = gate.clone();
-        let proxy = proxy.permitting(Arc::new(move |request, headers| below.permit(request, headers)));
-        let handle = move |peer, request| {
-            let gate = gate.clone();
-            async move { gate.handle(peer, request).await }
-        };
-        shutdown.spawn(serve(proxy, caps, handle, ListenerMetrics::new(&metrics, "proxy"), shutdown.clone()));
-
-        leave(&config.listen, &shutdown).await;
-        drain(&config.listen, &shutdown).await;
+        shutdown.leaving().await;
+        let listen = current.load().config.listen.clone();
+        leave(&listen, &shutdown).await;
+        drain(&listen, &shutdown).await;
         background.stop();
         background.finished().await;
         floods.write_sums();
     }
+}
+
+fn spawn_admin(listener: Listener, listen: &Listen, operators: Admin<Desk>, metrics: &Metrics, background: &Shutdown) {
+    let answer = move |peer: Peer, request: Request<RequestBody>| {
+        let operators = operators.clone();
+        async move { operators.handle(peer.address, request).await }
+    };
+    let caps = Caps { max_connections: MAX_ADMIN_CONNECTIONS, proxies: Vec::new(), ..Caps::from(listen) };
+    background.spawn(serve(listener, caps, answer, ListenerMetrics::new(metrics, "admin"), background.clone()));
+}
+
+fn spawn_proxy(listener: Listener, listen: &Listen, current: &Current, metrics: &Metrics, shutdown: &Shutdown) {
+    let below = Arc::clone(current);
+    let listener = listener.permitting(Arc::new(move |request, headers| below.load().gate.permit(request, headers)));
+    let current = Arc::clone(current);
+    let handle = move |peer, request| {
+        let generation = current.load_full();
+        async move { generation.gate.handle(peer, request).await }
+    };
+    let metrics = ListenerMetrics::new(metrics, "proxy");
+    shutdown.spawn(serve(listener, Caps::from(listen), handle, metrics, shutdown.clone()));
 }
 
 // === impl StartError ===
@@ -230,9 +255,8 @@ fn bind(
     Ok((listener, local_address))
 }
 
-/// Serves on for `drain_delay` once it is asked to leave, while probes and answers send clients elsewhere.
+/// Serves on for `drain_delay`, while probes and answers send clients elsewhere.
 async fn leave(listen: &Listen, shutdown: &Shutdown) {
-    shutdown.leaving().await;
     // Whoever is in a hurry drains or stops at once.
     let _ = timeout(listen.drain_delay, shutdown.draining()).await;
     shutdown.drain();
@@ -247,40 +271,6 @@ async fn drain(listen: &Listen, shutdown: &Shutdown) {
     }
 }
 
-fn spawn_sums(floods: &Arc<Floods>, background: &Shutdown) {
-    let (floods, stop) = (Arc::clone(floods), background.clone());
-    background.spawn(async move {
-        tokio::select! {
-            () = floods.sum_up() => {}
-            () = stop.stopped() => {}
-        }
-    });
-}
-
-fn keep_fresh(credentials: &BTreeMap<String, Arc<Credentials>>, background: &Shutdown) {
-    for credentials in credentials.values() {
-        let (credentials, stop) = (Arc::clone(credentials), background.clone());
-        background.spawn(async move {
-            tokio::select! {
-                () = credentials.keep_fresh() => {}
-                () = stop.stopped() => {}
-            }
-        });
-    }
-}
-
-/// The credentials that routes use, each with a client of its own.
-fn credentials(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Credentials>>, StartError> {
-    let used =
-        config.oauth.iter().filter(|(name, _)| config.routes.iter().any(|route| route.credentials.as_ref() == Some(*name)));
-    used.map(|(name, oauth)| {
-        let credentials = Credentials::new(name, oauth, metrics);
-        let credentials = credentials.map_err(|cause| StartError::client(&format!("oauth.{name}"), cause))?;
-        Ok((name.clone(), Arc::new(credentials)))
-    })
-    .collect()
-}
-
 fn spawn_reloads(tls: Option<Arc<Tls>>, metrics: &Metrics, background: &Shutdown) {
     let Some(tls) = tls else { return };
     let (metrics, stop) = (ReloadMetrics::new(metrics), background.clone());
@@ -290,62 +280,4 @@ fn spawn_reloads(tls: Option<Arc<Tls>>, metrics: &Metrics, background: &Shutdown
             () = stop.stopped() => {}
         }
     });
-}
-
-fn upstreams(config: &Config, metrics: &Metrics) -> Result<BTreeMap<String, Arc<Upstream>>, StartError> {
-    let used = config.upstreams.iter().filter(|(name, _)| config.routes.iter().any(|route| route.upstream == **name));
-    used.map(|(name, upstream)| {
-        let upstream = Upstream::new(name, upstream, config.listen.body_idle_timeout, metrics);
-        let upstream = upstream.map_err(|cause| StartError::client(&format!("upstreams.{name}"), cause))?;
-        Ok((name.clone(), Arc::new(upstream)))
-    })
-    .collect()
-}
-
-/// The measured signals, which tell the store what they learn until `shutdown` drains.
-fn measure(
-    config: &Config,
-    limiter: &Arc<Limiter>,
-    metrics: &Metrics,
-    shutdown: &Shutdown,
-) -> BTreeMap<String, Arc<Measured>> {
-    let measured = setup::measured(config, metrics);
-    for signal in measured.values() {
-        Measured::start(signal, limiter, shutdown);
-    }
-    measured
-}
-
-/// The scales that limits follow, with the signals of each.
-fn scales(config: &Config) -> load::Scales {
-    let limits = config.routes.iter().flat_map(|route| &route.limits);
-    let scale = |limit: &config::RouteLimit| {
-        let signals = setup::polled_signals(config, &limit.limit).map(str::to_owned).collect();
-        Some((setup::scale_name(config, &limit.limit)?, signals))
-    };
-    limits.filter_map(scale).collect()
-}
-
-/// The signals that have an endpoint, each with a client of its own that holds one connection.
-fn sources(config: &Config, metrics: &Metrics) -> Result<Vec<load::Source>, StartError> {
-    let polled = config.load.iter().filter_map(|(name, load)| Some((name, load, load.endpoint.as_ref()?)));
-    polled
-        .map(|(name, load, endpoint)| {
-            let upstream = config::Upstream {
-                url: endpoint.origin.clone(),
-                connect_timeout: load.timeout,
-                response_timeout: load.timeout,
-                idle_timeout: load.interval * 2,
-                max_connections: 1,
-                http2: config::Http2::Off,
-                ca: None,
-                client_certificate: None,
-            };
-            let label = format!("load.{name}");
-            let client = Upstream::new(&label, &upstream, load.timeout, metrics);
-            let client = client.map_err(|cause| StartError::client(&label, cause))?;
-            let path_and_query = endpoint.path_and_query.clone();
-            Ok(load::Source { name: name.clone(), config: load.clone(), path_and_query, endpoint: Arc::new(client) })
-        })
-        .collect()
 }

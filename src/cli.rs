@@ -52,7 +52,7 @@ struct Cli {
 const ENDS: &str =
     "Exit codes: 0 clean end, 1 failure while running, unhealthy or a page lost, 2 usage, 78 invalid configuration;
 fetch: 130 interrupted, 143 terminated.
-Signals: SIGTERM and SIGINT drain, a second one stops at once.";
+Signals: SIGTERM and SIGINT drain, a second one stops at once; SIGHUP reloads the configuration.";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -116,7 +116,7 @@ fn is_of_configuration(error: &anyhow::Error) -> bool {
 impl Command {
     fn execute(self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Run(file) => run::run(file.load()?),
+            Self::Run(file) => run::run(Sources::of_process(file.config)),
             Self::Check(file) => check::check(&file.load()?),
             Self::Config(file) => config::config(&file.load()?.config),
             Self::Demo(arguments) => block_on(demo::run(arguments))?.map(|()| ExitCode::SUCCESS),

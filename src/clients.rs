@@ -93,6 +93,11 @@ impl Clients {
         Arc::clone(self.lock().entry(names).or_default())
     }
 
+    /// Forgets the limits that are not `kept`, by route and limit, any more.
+    pub fn retain(&self, kept: impl Fn(&str, &str) -> bool) {
+        self.lock().retain(|(route, limit), _| kept(route, limit));
+    }
+
     /// The `count` buckets with the most requests, of all limits, the busiest first.
     pub fn busiest(&self, count: usize) -> Vec<Seen> {
         self.top(count, |seen| seen.per_second)

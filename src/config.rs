@@ -21,6 +21,7 @@ mod dimension;
 mod environment;
 mod limit;
 mod load;
+mod mode;
 mod print;
 mod raw;
 mod redis;
@@ -39,6 +40,7 @@ pub use delivery::{AccessKey, ClientAuthentication, Grant, OAuth, OAuthClient, R
 pub use dimension::{Dimension, IdentitySource};
 pub use limit::{LimitKind, SlidingWindow, TokenBucket};
 pub use load::{ConfigError, Loaded, Sources, load};
+pub use mode::Mode;
 pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
 pub use secret::Secret;
@@ -266,6 +268,8 @@ pub struct Route {
     pub host: Option<String>,
     /// Who pauses when the upstream answers 429.
     pub cooldown: Cooldown,
+    /// Whether what is decided also holds.
+    pub mode: Mode,
     /// Which pages of other origins may read its answers; `None` leaves that to the upstream.
     #[serde(serialize_with = "value::optional")]
     pub cors: Option<Cors>,

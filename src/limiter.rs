@@ -288,6 +288,13 @@ impl Limiter {
         self.failures.count_if(published);
     }
 
+    /// Forgets which buckets were empty, because limits may now be others.
+    pub fn forget_refusals(&self) {
+        if let Place::Redis(fleet) = &self.place {
+            fleet.forget_refusals();
+        }
+    }
+
     /// Who decides now.
     pub fn status(&self) -> Status {
         match &self.place {

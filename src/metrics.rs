@@ -150,6 +150,12 @@ metrics! {
     oauth_token_end: Family<CredentialsLabels, FloatGauge> = "oauth_token_end" in Unit::Seconds;
     /// Changes that operators asked for, by what and by what came of it.
     admin_writes: Family<WriteLabels, Counter> = "admin_writes";
+    /// Whether the last reload of the configuration could be used (1); the start counts as one.
+    config_last_reload_successful: Gauge = "config_last_reload_successful";
+    /// Unix time at which the configuration in effect was read.
+    config_last_reload_success: FloatGauge = "config_last_reload_success_timestamp" in Unit::Seconds;
+    /// Reloads of the configuration, by whether it could be used.
+    config_reloads: Family<ReloadLabels, Counter> = "config_reloads";
     /// Log lines lost because they could not be written fast enough.
     log_dropped: Counter = "log_dropped";
 }
@@ -198,7 +204,7 @@ pub struct DecisionLabels {
     pub route: String,
     /// The limit's name.
     pub limit: String,
-    /// `admitted` or `refused`.
+    /// `admitted`, `refused`, or `would_refuse`, where the route's mode is `shadow`.
     pub decision: &'static str,
 }
 
@@ -207,7 +213,8 @@ pub struct DecisionLabels {
 pub struct MessageLabels {
     /// The route's name.
     pub route: String,
-    /// `admitted`, `paced` (admitted after a pause) or `refused`.
+    /// `admitted`, `paced` (admitted after a pause) or `refused`; where the route's mode is `shadow`, `would_pace` or
+    /// `would_refuse`.
     pub decision: &'static str,
 }
 
@@ -223,7 +230,7 @@ pub struct CloseLabels {
 /// Labels of a refusal.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct OriginLabels {
-    /// `local` or `upstream`.
+    /// `local` or `upstream`; `shadow` where nobody was refused.
     pub origin: &'static str,
 }
 
@@ -303,7 +310,7 @@ pub struct FetchLabels {
 /// Labels of a change that an operator asked for.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WriteLabels {
-    /// `reset`, `trust`, `distrust` or `drain`.
+    /// `reset`, `trust`, `distrust`, `drain` or `reload`.
     pub action: &'static str,
     /// `done`, or the code of the refusal.
     pub result: &'static str,

@@ -25,7 +25,7 @@ use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{sleep, timeout},
 };
 
@@ -98,6 +98,7 @@ pub struct Listener {
     socket: TcpListener,
     protocols: Protocols,
     permit: Option<Permit>,
+    changes: Option<watch::Receiver<Caps>>,
 }
 
 /// Adds to the answer to a request that is refused here what lets the page that sent it read it.
@@ -131,14 +132,14 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let Listener { socket, protocols, permit } = listener;
+    let Listener { socket, protocols, permit, mut changes } = listener;
     let room = Arc::new(Room::new(caps.max_connections));
     let in_flight = Arc::new(Semaphore::new(caps.max_requests_in_flight.min(Semaphore::MAX_PERMITS)));
     let exchanges = Exchanges { handler, caps, metrics, permit, in_flight, shutdown };
-    let door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room });
-    let (metrics, shutdown) = (&door.exchanges.metrics, &door.exchanges.shutdown);
+    let mut door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room });
     let mut backoff = Backoff::default();
     loop {
+        let Exchanges { metrics, shutdown, .. } = &*door.exchanges;
         let accepted = tokio::select! {
             biased;
             () = shutdown.draining() => break,
@@ -147,6 +148,9 @@ where
         match accepted {
             Ok((stream, address)) => {
                 backoff = Backoff::default();
+                if let Some(changes) = changes.as_mut().filter(|changes| changes.has_changed().unwrap_or(false)) {
+                    door = Arc::new(door.held_to(changes.borrow_and_update().clone()));
+                }
                 door.admit(stream, address).await;
             }
             Err(error) => {
@@ -177,6 +181,24 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
+    /// The same for connections from now on, but for how many there may be.
+    fn held_to(&self, caps: Caps) -> Self
+    where
+        H: Clone,
+    {
+        let Exchanges { handler, caps: before, metrics, permit, in_flight, shutdown } = &*self.exchanges;
+        let Caps { max_connections, max_requests_in_flight, .. } = *before;
+        let exchanges = Exchanges {
+            handler: handler.clone(),
+            caps: Caps { max_connections, max_requests_in_flight, ..caps },
+            metrics: metrics.clone(),
+            permit: permit.clone(),
+            in_flight: Arc::clone(in_flight),
+            shutdown: shutdown.clone(),
+        };
+        Self { protocols: self.protocols.clone(), exchanges: Arc::new(exchanges), room: Arc::clone(&self.room) }
+    }
+
     /// Waits for a place and serves the connection in a task of its own.
     async fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
         let Exchanges { metrics, shutdown, .. } = &*self.exchanges;
@@ -257,13 +279,13 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default(), permit: None })
+        Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default(), permit: None, changes: None })
     }
 
     /// Listens, for plain HTTP/1, on a socket that was bound elsewhere. Must be called inside the runtime.
     pub fn inherit(socket: net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: TcpListener::from_std(socket)?, protocols: Protocols::default(), permit: None })
+        Ok(Self { socket: TcpListener::from_std(socket)?, protocols: Protocols::default(), permit: None, changes: None })
     }
 
     /// Speaks TLS, where there is `tls`; else takes HTTP/2 from clients that begin with it, where `h2c` says so.
@@ -276,6 +298,12 @@ impl Listener {
     #[must_use]
     pub fn permitting(self, permit: Permit) -> Self {
         Self { permit: Some(permit), ..self }
+    }
+
+    /// Holds connections from then on to what `changes` says, but for how many there may be.
+    #[must_use]
+    pub fn following(self, changes: watch::Receiver<Caps>) -> Self {
+        Self { changes: Some(changes), ..self }
     }
 
     /// Where it listens, with the port that was taken.

@@ -9,10 +9,11 @@
 use std::{
     collections::HashMap,
     net::{IpAddr, Ipv6Addr},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
+use arc_swap::ArcSwapOption;
 use hyper::{
     HeaderMap,
     header::{AUTHORIZATION, HOST, HeaderName, ORIGIN},
@@ -43,7 +44,7 @@ pub enum Intent {
 
 /// Lets operators in.
 pub struct Access {
-    token: Option<Secret>,
+    token: ArcSwapOption<Secret>,
     /// Whether only this machine can reach the listener.
     loopback: bool,
     attempts: Mutex<HashMap<IpAddr, Attempts>>,
@@ -60,7 +61,13 @@ struct Attempts {
 impl Access {
     /// Lets in whoever the configuration trusts.
     pub fn new(config: &config::Admin) -> Self {
-        Self { token: config.token.clone(), loopback: config.address.ip().is_loopback(), attempts: Mutex::default() }
+        let token = ArcSwapOption::from_pointee(config.token.clone());
+        Self { token, loopback: config.address.ip().is_loopback(), attempts: Mutex::default() }
+    }
+
+    /// Goes by another token from now on.
+    pub fn replace_token(&self, token: Option<Secret>) {
+        self.token.store(token.map(Arc::new));
     }
 
     /// Whether a request from `address` may have what it wants.
@@ -74,7 +81,7 @@ impl Access {
         if intent == Intent::Read && self.loopback {
             return Ok(());
         }
-        let Some(token) = &self.token else {
+        let Some(token) = self.token.load_full() else {
             return Err(Refusal::new(Code::WritesDisabled, "set admin.token to allow changes; it is not configured"));
         };
         let address = subject(address);

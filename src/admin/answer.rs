@@ -26,7 +26,9 @@ pub enum Code {
     UnknownLimit,
     MethodNotAllowed,
     NoRoom,
+    Draining,
     BodyTooLarge,
+    ConfigInvalid,
     TooManyAttempts,
     StoreUnavailable,
 }
@@ -57,7 +59,7 @@ pub enum Instead {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::BadRequest,
         Self::AmbiguousLimit,
         Self::ValuesInvalid,
@@ -69,7 +71,9 @@ impl Code {
         Self::UnknownLimit,
         Self::MethodNotAllowed,
         Self::NoRoom,
+        Self::Draining,
         Self::BodyTooLarge,
+        Self::ConfigInvalid,
         Self::TooManyAttempts,
         Self::StoreUnavailable,
     ];
@@ -97,7 +101,9 @@ impl Code {
             Self::UnknownLimit => ("unknown_limit", StatusCode::NOT_FOUND),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED),
             Self::NoRoom => ("no_room", StatusCode::CONFLICT),
+            Self::Draining => ("draining", StatusCode::CONFLICT),
             Self::BodyTooLarge => ("body_too_large", StatusCode::PAYLOAD_TOO_LARGE),
+            Self::ConfigInvalid => ("config_invalid", StatusCode::UNPROCESSABLE_ENTITY),
             Self::TooManyAttempts => ("too_many_attempts", StatusCode::TOO_MANY_REQUESTS),
             Self::StoreUnavailable => ("store_unavailable", StatusCode::SERVICE_UNAVAILABLE),
         }

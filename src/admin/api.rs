@@ -37,12 +37,13 @@ enum Operation {
     Trust,
     Distrust,
     Drain,
+    Reload,
     Description,
     Action,
 }
 
 /// Method, path and what it asks for. `{…}` stands for one segment.
-const OPERATIONS: [(Method, &str, Operation); 13] = [
+const OPERATIONS: [(Method, &str, Operation); 14] = [
     (Method::GET, "/api/v1/status", Operation::Status),
     (Method::GET, "/api/v1/routes", Operation::Routes),
     (Method::GET, "/api/v1/keys", Operation::State),
@@ -54,6 +55,7 @@ const OPERATIONS: [(Method, &str, Operation); 13] = [
     (Method::POST, "/api/v1/whitelist", Operation::Trust),
     (Method::DELETE, "/api/v1/whitelist/{client}", Operation::Distrust),
     (Method::POST, "/api/v1/drain", Operation::Drain),
+    (Method::POST, "/api/v1/reload", Operation::Reload),
     (Method::GET, "/api/v1/openapi.json", Operation::Description),
     (Method::GET, "/metrics/{tenant}/{action}", Operation::Action),
 ];
@@ -148,7 +150,7 @@ impl<E: Engine> Admin<E> {
                 let (peer, request) = read::body::<Asked>(request.into_body()).await?.request()?;
                 inner.engine.explain(peer, request).await
             }
-            Operation::Reset | Operation::Trust | Operation::Distrust | Operation::Drain => {
+            Operation::Reset | Operation::Trust | Operation::Distrust | Operation::Drain | Operation::Reload => {
                 return Err(Refusal::not_found());
             }
         };
@@ -193,6 +195,10 @@ impl<E: Engine> Admin<E> {
                 inner.shutdown.leave();
                 Ok(Change { subject: "daemon".to_owned(), old, new: state(true) })
             }
+            Operation::Reload => {
+                let (old, new) = inner.engine.reload().await?;
+                Ok(Change { subject: "configuration".to_owned(), old, new })
+            }
             _ => Err(Refusal::not_found()),
         }
     }
@@ -202,7 +208,7 @@ impl<E: Engine> Admin<E> {
 
 impl Operation {
     fn is_write(self) -> bool {
-        matches!(self, Self::Reset | Self::Trust | Self::Distrust | Self::Drain)
+        matches!(self, Self::Reset | Self::Trust | Self::Distrust | Self::Drain | Self::Reload)
     }
 
     /// Stands in audit events and metrics.
@@ -212,6 +218,7 @@ impl Operation {
             Self::Trust => "trust",
             Self::Distrust => "distrust",
             Self::Drain => "drain",
+            Self::Reload => "reload",
             _ => "read",
         }
     }

@@ -34,7 +34,7 @@ pub struct Page {
     pub count: usize,
 }
 
-/// Knows routes, limits and buckets. Only [`reset`](Self::reset) changes anything. Answers are what
+/// Knows routes, limits and buckets. Only [`reset`](Self::reset) and [`reload`](Self::reload) change anything. Answers are what
 /// [`openapi.json`](super::OPENAPI) says.
 pub trait Engine: Send + Sync + 'static {
     /// All routes with their limits.
@@ -54,4 +54,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Which buckets of a limit are in use.
     fn usage(&self, page: &Page) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// Reads the configuration anew and has it take effect; answers what was before, and what is.
+    fn reload(&self) -> impl Future<Output = Result<(Value, Value), Refusal>> + Send;
 }

@@ -19,7 +19,7 @@ use crate::{
 
 /// What of the configuration is told.
 pub(super) struct Facts {
-    /// Tells one configuration from another, secrets aside: the first 12 digits of the SHA-1 of what is in effect.
+    /// Tells one configuration from another.
     pub(super) revision: String,
     signals: Vec<String>,
     upstreams: Vec<(String, String)>,
@@ -30,10 +30,8 @@ pub(super) struct Facts {
 
 impl Facts {
     pub(super) fn of(config: &Config) -> Self {
-        let mut revision = sha1_smol::Sha1::from(config.to_toml().unwrap_or_default()).digest().to_string();
-        revision.truncate(12);
         Self {
-            revision,
+            revision: config.revision(),
             signals: config.load.keys().cloned().collect(),
             upstreams: config.upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.url.to_string())).collect(),
             credentials: config.oauth.keys().cloned().collect(),
@@ -67,6 +65,9 @@ impl<E> Inner<E> {
         let code = if status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
         let mut body = if verbose { self.store() } else { json!({ "store": store }) };
         body["status"] = status.into();
+        if verbose {
+            body["config_revision"] = self.facts.load().revision.as_str().into();
+        }
         answer(code, &body)
     }
 
@@ -84,7 +85,7 @@ impl<E> Inner<E> {
     }
 
     pub(super) fn status(&self) -> Value {
-        let Facts { revision, signals, upstreams, credentials } = &self.facts;
+        let Facts { revision, signals, upstreams, credentials } = &**self.facts.load();
         let metrics = &self.metrics;
         let load: Map<String, Value> = signals
             .iter()

@@ -6,6 +6,7 @@ use hyper::Request;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::reload::{Current, ReloadError, Reloaded, Reloads};
 use crate::{
     admin::{
         answer::{Code, Refusal},
@@ -13,48 +14,67 @@ use crate::{
     },
     body::RequestBody,
     clients::Clients,
-    gate::{
-        Gate,
-        desk::{State, Unknown, Which},
-    },
+    gate::desk::{State, Unknown, Which},
     peer::Peer,
 };
 
 /// Asks the gate on behalf of operators.
 pub(super) struct Desk {
-    pub(super) gate: Gate,
+    pub(super) current: Current,
     pub(super) clients: Arc<Clients>,
+    pub(super) reloads: Reloads,
 }
 
 impl Engine for Desk {
     fn routes(&self) -> Value {
-        json!({ "routes": value(&self.gate.route_facts()) })
+        json!({ "routes": value(&self.current.load().gate.route_facts()) })
     }
 
     async fn explain(&self, peer: Peer, request: Request<RequestBody>) -> Value {
-        value(&self.gate.explain(peer, request).await)
+        value(&self.current.load_full().gate.explain(peer, request).await)
     }
 
     async fn state(&self, bucket: &BucketName) -> Result<Value, Refusal> {
-        let state = self.gate.state(which(bucket), &bucket.values, &bucket.kind).await;
+        let state = self.current.load_full().gate.state(which(bucket), &bucket.values, &bucket.kind).await;
         state.map(|state| value(&state)).map_err(|unknown| refusal(&unknown))
     }
 
     async fn action(&self, bucket: &BucketName) -> Result<Value, Refusal> {
         let [tenant, action] = &bucket.values[..] else { return Err(Refusal::not_found()) };
-        let state = self.gate.action(which(bucket), tenant, action).await.map_err(|unknown| refusal(&unknown))?;
+        let state = self
+            .current
+            .load_full()
+            .gate
+            .action(which(bucket), tenant, action)
+            .await
+            .map_err(|unknown| refusal(&unknown))?;
         Ok(report(tenant, action, &state))
     }
 
     async fn reset(&self, bucket: &BucketName) -> Result<Value, Refusal> {
-        let before = self.gate.reset(which(bucket), &bucket.values, &bucket.kind).await;
+        let before = self.current.load_full().gate.reset(which(bucket), &bucket.values, &bucket.kind).await;
         before.map(|state| value(&state)).map_err(|unknown| refusal(&unknown))
     }
 
     async fn usage(&self, page: &Page) -> Result<Value, Refusal> {
         let which = Which { route: page.route.as_deref(), limit: page.limit.as_deref() };
-        let usage = self.gate.usage(which, &self.clients, page.cursor, page.count).await;
+        let usage = self.current.load_full().gate.usage(which, &self.clients, page.cursor, page.count).await;
         usage.map(|usage| value(&usage)).map_err(|unknown| refusal(&unknown))
+    }
+
+    async fn reload(&self) -> Result<(Value, Value), Refusal> {
+        let Reloaded { before, revision, held } = self.reloads.reload().await?;
+        Ok((json!({ "revision": before }), json!({ "revision": revision, "restart_needed": value(&held) })))
+    }
+}
+
+impl From<ReloadError> for Refusal {
+    fn from(error: ReloadError) -> Self {
+        let code = match error {
+            ReloadError::Draining => Code::Draining,
+            ReloadError::Invalid(_) | ReloadError::Unusable(_) | ReloadError::Broken => Code::ConfigInvalid,
+        };
+        Self::new(code, error.to_string())
     }
 }
 

@@ -16,19 +16,15 @@ use std::{
 use hyper::Request;
 use tokio::time::timeout;
 
-use super::{StartError, credentials, keep_fresh, measure, scales, sources, spawn_sums, upstreams};
+use super::{
+    StartError,
+    parts::{Generation, Lasting, Parts},
+};
 use crate::{
     body::RequestBody,
     config::{self, Config, Origin},
-    gate::{
-        Gate,
-        flood::Floods,
-        rejection::Rejection,
-        response::Response,
-        setup::{self, Neighbours},
-    },
+    gate::{rejection::Rejection, response::Response},
     limiter::Limiter,
-    load,
     metrics::Metrics,
     peer::Peer,
     shutdown::Shutdown,
@@ -36,8 +32,8 @@ use crate::{
 
 /// A gate that this process sends requests through.
 pub struct Egress {
-    gate: Gate,
-    limiter: Arc<Limiter>,
+    generation: Generation,
+    lasting: Lasting,
     config: Config,
     tasks: Shutdown,
 }
@@ -56,39 +52,24 @@ pub struct Way<'a> {
 impl Egress {
     /// Makes the upstreams and begins to connect to the store. Binds nothing.
     pub fn start(config: Config) -> Result<Self, StartError> {
-        let (metrics, tasks) = (Metrics::default(), Shutdown::default());
-        let upstreams = upstreams(&config, &metrics)?;
-        let credentials = credentials(&config, &metrics)?;
-        let sources = sources(&config, &metrics)?;
+        let (metrics, tasks) = (Arc::<Metrics>::default(), Shutdown::default());
+        let parts = Parts::make(&config, None, &metrics)?;
         let limiter = Limiter::start(&config.store, &metrics, &tasks);
         let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
-        load::start(sources, scales(&config), &limiter, &metrics, &tasks);
-        keep_fresh(&credentials, &tasks);
-        let floods = Arc::<Floods>::default();
-        spawn_sums(&floods, &tasks);
-        let measured = measure(&config, &limiter, &metrics, &tasks);
-        let neighbours = Neighbours {
-            limiter: Arc::clone(&limiter),
-            upstreams,
-            credentials,
-            measured,
-            floods,
-            clients: Arc::default(),
-            shutdown: tasks.clone(),
-        };
-        let gate = setup::gate(&tried_once(config.clone()), neighbours, &metrics);
-        Ok(Self { gate, limiter, config, tasks })
+        let lasting = Lasting::start(limiter, metrics, &tasks, &tasks);
+        let generation = Generation::begin(tried_once(config.clone()), parts, &lasting);
+        Ok(Self { generation, lasting, config, tasks })
     }
 
     /// Waits, for at most `patience`, until the configured store decides; whether it does. Until then its failure policy does.
     pub async fn store_decides(&self, patience: Duration) -> bool {
-        let mut up = self.limiter.up();
+        let mut up = self.lasting.limiter.up();
         timeout(patience, up.wait_for(|up| *up)).await.is_ok_and(|up| up.is_ok())
     }
 
     /// The way that a request would take.
     pub fn way(&self, request: &Request<RequestBody>) -> Result<Way<'_>, Rejection> {
-        let name = self.gate.route(request)?;
+        let name = self.generation.gate.route(request)?;
         let route = self.config.routes.iter().find(|route| route.name == *name).ok_or(Rejection::NoRoute)?;
         let upstream = self.config.upstreams.get(&route.upstream).ok_or(Rejection::NoRoute)?;
         Ok(Way { route: &route.name, upstream: &upstream.url, retry: route.retry.as_ref() })
@@ -97,7 +78,7 @@ impl Egress {
     /// Sends a request, once; it comes from this machine.
     pub async fn send(&self, request: Request<RequestBody>) -> Response {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        self.gate.handle(Peer { address, secure: false, certificate: None }, request).await
+        self.generation.gate.handle(Peer { address, secure: false, certificate: None }, request).await
     }
 
     /// Ends what runs beside the requests, and hands what this replica held to others.

@@ -2,7 +2,7 @@
 //!
 //! Sockets that a service manager hands over are listened on instead of the configured addresses.
 //!
-//! The first SIGTERM or SIGINT drains, a second one stops at once. SIGHUP is answered in the log and changes nothing.
+//! The first SIGTERM or SIGINT drains, a second one stops at once. SIGHUP reloads the configuration.
 
 use std::{convert::Infallible, io, process::ExitCode, time::Duration};
 
@@ -15,8 +15,8 @@ use super::{
     systemd::{self, State},
 };
 use crate::{
-    app::{App, Inherited},
-    config::{Config, Loaded},
+    app::{App, Inherited, ReloadError, Reloads},
+    config::{Config, Loaded, Sources, load},
     log::LogGuard,
     shutdown::Shutdown,
 };
@@ -27,24 +27,30 @@ struct Signals {
     hang_up: Signal,
 }
 
-pub(super) fn run(loaded: Loaded) -> anyhow::Result<ExitCode> {
-    let Loaded { config, warnings, origin } = loaded;
+pub(super) fn run(sources: Sources) -> anyhow::Result<ExitCode> {
+    let Loaded { config, warnings, origin } = load(&sources)?;
     let log = start_log(&config.log)?;
     for warning in warnings {
         tracing::warn!(event = "config_warning", "{warning}");
     }
     let inherited = systemd::inherited().context("cannot listen on a socket that was handed over")?;
-    block_on(serve(config, inherited, &origin, &log)).context("cannot start the runtime")?
+    block_on(serve(config, inherited, &origin, sources, &log)).context("cannot start the runtime")?
 }
 
-async fn serve(config: Config, inherited: Inherited, origin: &str, log: &LogGuard) -> anyhow::Result<ExitCode> {
+async fn serve(
+    config: Config,
+    inherited: Inherited,
+    origin: &str,
+    sources: Sources,
+    log: &LogGuard,
+) -> anyhow::Result<ExitCode> {
     // Listened for before anything is bound, so that whoever sees an open port can also stop the process cleanly.
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let app = App::bind_or_inherit(config, inherited)?;
+    let app = App::bind_or_inherit(config, inherited)?.rereading(move || load(&sources));
     tracing::info!(event = "started", proxy = %app.proxy_address(), admin = %app.admin_address(), config = origin, "listening");
     systemd::notify(State::Ready);
     let shutdown = Shutdown::default();
-    let watcher = tokio::spawn(signals.act_on(shutdown.clone()));
+    let watcher = tokio::spawn(signals.act_on(shutdown.clone(), app.reloads()));
     let dropped = app.metrics().log_dropped.clone();
     tokio::select! {
         () = app.run(shutdown) => {}
@@ -64,6 +70,15 @@ async fn count_dropped(log: &LogGuard, counter: &Counter) -> Infallible {
     }
 }
 
+/// Reloads; what comes of it stands in the log.
+async fn reload(reloads: Reloads) {
+    systemd::notify(State::Reloading);
+    let reloaded = reloads.reload().await;
+    if !matches!(reloaded, Err(ReloadError::Draining)) {
+        systemd::notify(State::Ready);
+    }
+}
+
 // === impl Signals ===
 
 impl Signals {
@@ -76,13 +91,13 @@ impl Signals {
     }
 
     /// Tells `shutdown` what was asked for, until there is no step left.
-    async fn act_on(mut self, shutdown: Shutdown) {
+    async fn act_on(mut self, shutdown: Shutdown, reloads: Reloads) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => {}
                 _ = self.interrupt.recv() => {}
                 _ = self.hang_up.recv() => {
-                    tracing::warn!(event = "reload_refused", "reload is not supported by this version; restart to apply");
+                    tokio::spawn(reload(reloads.clone()));
                     continue;
                 }
             }

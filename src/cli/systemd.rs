@@ -3,6 +3,7 @@
 use std::{env, io, os::unix::net::UnixDatagram};
 
 use listenfd::ListenFd;
+use rustix::time::{ClockId, Timespec, clock_gettime};
 
 use crate::app::Inherited;
 
@@ -11,6 +12,8 @@ use crate::app::Inherited;
 pub(super) enum State {
     /// Clients are served.
     Ready,
+    /// The configuration is read anew; [`Ready`](Self::Ready) follows.
+    Reloading,
     /// The process is on its way out.
     Stopping,
 }
@@ -27,8 +30,13 @@ pub(super) fn inherited() -> io::Result<Inherited> {
 pub(super) fn notify(state: State) {
     let Some(path) = env::var_os("NOTIFY_SOCKET") else { return };
     let message = match state {
-        State::Ready => "READY=1",
-        State::Stopping => "STOPPING=1",
+        State::Ready => "READY=1".to_owned(),
+        State::Reloading => {
+            // Tells this reload from one that was announced before.
+            let Timespec { tv_sec, tv_nsec } = clock_gettime(ClockId::Monotonic);
+            format!("RELOADING=1\nMONOTONIC_USEC={}", tv_sec * 1_000_000 + tv_nsec / 1000)
+        }
+        State::Stopping => "STOPPING=1".to_owned(),
     };
     let told = UnixDatagram::unbound().and_then(|socket| socket.send_to(message.as_bytes(), path));
     if let Err(error) = told {

@@ -8,6 +8,13 @@ use serde::{Serialize, Serializer};
 use super::{Config, Latency, Limit, Load, RouteLimit, value::NOT_SET};
 
 impl Config {
+    /// Tells one configuration from another, secrets aside: the first 12 digits of the SHA-1 of all of it.
+    pub fn revision(&self) -> String {
+        let mut revision = sha1_smol::Sha1::from(self.to_toml().unwrap_or_default()).digest().to_string();
+        revision.truncate(12);
+        revision
+    }
+
     /// Everything, in TOML. Values that are not set stand as `# key =`.
     ///
     /// # Errors

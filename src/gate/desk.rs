@@ -16,6 +16,7 @@ use super::{
 };
 use crate::{
     clients::Clients,
+    config::Mode,
     limiter::{
         Charge, Kind, Limit, MAX_CHARGES, Standing, Terms,
         amendments::AmendError,
@@ -59,6 +60,8 @@ pub struct Quota {
 pub struct RouteFacts {
     /// Its name.
     pub route: Arc<str>,
+    /// Whether what is decided also holds.
+    pub mode: Mode,
     /// All must admit a request.
     pub limits: Vec<LimitFacts>,
 }
@@ -158,6 +161,7 @@ impl Gate {
     pub fn route_facts(&self) -> Vec<RouteFacts> {
         let facts = |route: &Arc<Route>| RouteFacts {
             route: Arc::clone(&route.name),
+            mode: route.mode,
             limits: route.limits.iter().map(LimitFacts::of).collect(),
         };
         self.0.routes.routes().iter().map(facts).collect()

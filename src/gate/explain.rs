@@ -30,6 +30,7 @@ use super::{
 use crate::{
     body::RequestBody,
     code::Code,
+    config::Mode,
     limiter::{Standing, peek::Outlook, retry_after_seconds},
     peer::Peer,
 };
@@ -45,6 +46,8 @@ pub struct Explanation {
     pub error: Option<&'static str>,
     /// The route that takes it.
     pub route: Option<Arc<str>>,
+    /// Whether what is decided also holds: in `shadow` the request passes, although `limit` would refuse it.
+    pub mode: Option<Mode>,
     /// The segments that the route captures.
     pub captures: BTreeMap<Arc<str>, String>,
     /// Who asks.
@@ -139,10 +142,12 @@ impl Gate {
         let hasher = &self.0.desk.hasher;
         let tenants = match Tenants::of(route, call, hasher) {
             Ok(tenants) => tenants,
+            Err(_) if route.is_shadow() => return Explanation { verdict: Verdict::Unlimited, ..explanation },
             Err(reason) => return explanation.rejected(&reason.into()),
         };
         let question = match Question::of(route, &tenants, call, hasher) {
             Ok(question) => question,
+            Err(_) if route.is_shadow() => return Explanation { verdict: Verdict::Unlimited, ..explanation },
             Err(reason) => return explanation.rejected(&reason.into()),
         };
         if question.charges().is_empty() {
@@ -150,7 +155,7 @@ impl Gate {
         }
         let (standings, by) = match self.0.desk.limiter.foresee(question.charges()).await {
             Outlook::Standings { standings, by } => (standings, by),
-            Outlook::Unavailable if !call.exempt => {
+            Outlook::Unavailable if !call.exempt && !route.is_shadow() => {
                 return explanation.rejected(&Rejection::StoreUnavailable { retry_after: Duration::from_secs(1) });
             }
             Outlook::Unavailable | Outlook::Unlimited => {
@@ -171,7 +176,7 @@ impl Gate {
 impl Explanation {
     fn of(found: &Found) -> Self {
         let captures = found.captures.iter().cloned().collect();
-        Self { route: Some(Arc::clone(&found.route.name)), captures, ..Self::default() }
+        Self { route: Some(Arc::clone(&found.route.name)), mode: Some(found.route.mode), captures, ..Self::default() }
     }
 
     fn rejected(self, rejection: &Rejection) -> Self {
@@ -180,13 +185,13 @@ impl Explanation {
     }
 
     fn refused(self, limit: Arc<str>, wait: Duration) -> Self {
-        let code = Code::RateLimitExceeded;
+        let code = (self.mode != Some(Mode::Shadow)).then_some(Code::RateLimitExceeded);
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let until = now + wait;
         Self {
-            verdict: Verdict::Refused,
-            status: Some(code.status().as_u16()),
-            error: Some(code.as_str()),
+            verdict: if code.is_some() { Verdict::Refused } else { Verdict::Admitted },
+            status: code.map(|code| code.status().as_u16()),
+            error: code.map(Code::as_str),
             limit: Some(limit),
             retry_after: Some(retry_after_seconds(wait)),
             passes_at: Some(until.as_secs() + u64::from(until.subsec_nanos() > 0)),

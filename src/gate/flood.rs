@@ -37,6 +37,8 @@ struct Subject {
 pub enum Event {
     /// A limit, or the upstream, refused.
     Violation,
+    /// A limit would have refused, if its route's mode were not shadow.
+    ShadowViolation,
     /// A trusted client passed.
     Whitelisted,
 }
@@ -82,12 +84,14 @@ impl Floods {
     pub fn write_sums(&self) {
         let sums = self.counts().take();
         for (event, client_id, concerns, count) in sums {
+            let mode = if event == Event::ShadowViolation { "shadow" } else { "enforce" };
             match event {
-                Event::Violation => warn!(
+                Event::Violation | Event::ShadowViolation => warn!(
                     event = "rate_limit_violations",
                     client_id,
                     limit = concerns,
                     count,
+                    mode,
                     "rate limit violations in the last second"
                 ),
                 Event::Whitelisted => info!(

@@ -45,6 +45,8 @@ pub struct Cooldown {
 pub struct Newcomers {
     /// How it is told of.
     pub guard: Guard,
+    /// Stands in store keys.
+    pub id: &'static str,
     /// How many there may be.
     pub limit: Limit,
     /// The place of the limit, among those of the route, whose bucket tells whether an identity is new.
@@ -78,18 +80,18 @@ impl Cooldown {
 
 impl Newcomers {
     /// The guard of a route that has such `limits`; `None` where none of them counts by client.
-    pub fn new(bucket: config::TokenBucket, limits: &[config::RouteLimit], guard: Guard) -> Option<Self> {
+    pub fn new(id: &'static str, bucket: config::TokenBucket, limits: &[config::RouteLimit], guard: Guard) -> Option<Self> {
         let by_client = |limit: &config::RouteLimit| limit.limit.per == [config::Dimension::Client];
         let also_by_client = |limit: &config::RouteLimit| limit.limit.per.contains(&config::Dimension::Client);
         let identity = limits.iter().position(by_client).or_else(|| limits.iter().position(also_by_client))?;
         let limit = Limit { kind: Kind::Bucket(bucket.into()), scale: None, slowest: config::Factor::ONE };
-        Some(Self { guard, limit, identity })
+        Some(Self { guard, id, limit, identity })
     }
 
     /// What a request asks: that its address may bring one more identity, if its own is new. A client that has no name but
     /// its address brings none.
     pub fn charge(&self, client: &Client, hasher: &KeyHasher) -> Option<Charge<'_>> {
-        let key = client.add_network(hasher.start("identity/new")).finish();
+        let key = client.add_network(hasher.start(self.id)).finish();
         let terms = Terms::TakeIfNew(self.identity);
         client.identity.is_claimed().then_some(Charge { limit: &self.limit, key, cost: MICRO, terms })
     }

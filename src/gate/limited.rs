@@ -30,6 +30,11 @@ impl Limited {
         Self { limit, retry_after, fields, problem_json }
     }
 
+    /// Whole tokens left in the limit, where it has a quota.
+    pub fn remaining(&self) -> Option<u64> {
+        self.fields.as_ref().map(|fields| fields.remaining)
+    }
+
     /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
     pub fn body(&self) -> String {
         let Self { limit, retry_after, .. } = self;

@@ -19,7 +19,12 @@ use super::{
     tenant::Follows,
     websocket,
 };
-use crate::{clients::Sketch, config::Dimension, limiter::Limit, upstream::Delivery};
+use crate::{
+    clients::Sketch,
+    config::{Dimension, Mode},
+    limiter::Limit,
+    upstream::Delivery,
+};
 
 /// A route as the gate runs it.
 pub struct Route {
@@ -27,6 +32,8 @@ pub struct Route {
     pub name: Arc<str>,
     /// Where its requests go.
     pub upstream: Delivery,
+    /// Whether what is decided also holds.
+    pub mode: Mode,
     /// Statuses whose charge is given back.
     pub refund_on: Vec<u16>,
     /// Whether answers tell how long they took.
@@ -65,7 +72,7 @@ pub struct RouteLimit {
     pub default: Option<String>,
     /// Requests it admitted.
     pub admitted: Counter,
-    /// Requests it refused.
+    /// Requests it refused, or would have, where the route's mode is shadow.
     pub refused: Counter,
     /// Who asks it most.
     pub seen: Arc<Sketch>,
@@ -140,6 +147,15 @@ enum Segment {
 
 /// Segments a pattern captured: name and canonical value.
 pub type Captures = Vec<(Arc<str>, String)>;
+
+// === impl Route ===
+
+impl Route {
+    /// Whether everyone passes, and who would not have is told of.
+    pub fn is_shadow(&self) -> bool {
+        self.mode == Mode::Shadow
+    }
+}
 
 // === impl RouteTable ===
 

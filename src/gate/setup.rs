@@ -26,7 +26,7 @@ use super::{
 use crate::{
     clients::Clients,
     code::Code,
-    config::{self, Config, Dimension, Factor, IdentitySource},
+    config::{self, Config, Dimension, Factor, IdentitySource, Mode},
     limiter::{
         Kind, Limit, Limiter,
         bucket::{Bucket, MICRO},
@@ -74,6 +74,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         floods: Arc::clone(&floods),
         local: violations("local"),
         upstream: violations("upstream"),
+        shadow: violations("shadow"),
         upstream_name: "upstream".into(),
         sockets_name: "websocket-sockets".into(),
         messages_name: "websocket-messages".into(),
@@ -85,6 +86,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         shutdown: shutdown.clone(),
         grace: grace(config.listen.drain_timeout),
     };
+    let violations = violation_log.clone();
     let stages = Stages {
         violation_log,
         preflights: Preflights {
@@ -94,7 +96,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         },
         sockets: Sockets(Arc::new(sockets)),
         whitelist: Whitelist { entries: config.whitelist.clone().into(), floods, limiter: Arc::clone(&limiter) },
-        throttle: Throttle { limiter, hasher: hasher.clone(), show: config.admin.show_clients },
+        throttle: Throttle { limiter, hasher: hasher.clone(), show: config.admin.show_clients, violations },
         forward: Forward {
             protected: protected_fields(config).into(),
             stripped_parameters: stripped_parameters(&config.identity).into(),
@@ -124,15 +126,11 @@ pub fn polled_signals<'a>(config: &'a Config, limit: &'a config::Limit) -> impl 
     limit.scale_by.iter().filter(polled).map(String::as_str)
 }
 
-/// The measured signals by name, as a configuration that follows them needs them. Each outlives the buckets that follow it.
-pub fn measured(config: &Config, metrics: &Metrics) -> BTreeMap<String, Arc<Measured>> {
-    let limits = || config.routes.iter().flat_map(|route| &route.limits).map(|limit| &limit.limit);
-    let signal = |(name, latency): (&String, &config::Latency)| {
-        let following = limits().filter(|limit| limit.scale_by.contains(name));
-        let fill = following.map(|limit| longest_fill(limit.kind.into(), slowest(config, limit))).max()?;
-        Some((name.clone(), Arc::new(Measured::new(name, latency, fill, metrics))))
-    };
-    config.latency.iter().filter_map(signal).collect()
+/// How long what is taken of the limits that follow a measured signal counts at most; `None` where none follows it.
+pub fn slowest_fill(config: &Config, signal: &String) -> Option<Duration> {
+    let limits = config.routes.iter().flat_map(|route| &route.limits).map(|limit| &limit.limit);
+    let following = limits.filter(|limit| limit.scale_by.contains(signal));
+    following.map(|limit| longest_fill(limit.kind.into(), slowest(config, limit))).max()
 }
 
 /// How long what is taken of a limit counts at a factor: until a bucket is full again, or for a window's length.
@@ -179,12 +177,15 @@ fn entries(
     observers: (&Signals, &Clients),
     metrics: &Metrics,
 ) -> Vec<Entry> {
-    let limits = route.limits.iter().map(|limit| route_limit(config, &route.name, limit, observers, metrics)).collect();
+    let limits = route.limits.iter().map(|limit| route_limit(config, route, limit, observers, metrics)).collect();
     let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.kind)));
     let counters = route_counters(&route.name, metrics);
-    let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, "refused", metrics) };
+    let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, refusal(route), metrics) };
     let newcomers = config.identity.new_per_address;
-    let newcomers = newcomers.and_then(|bucket| Newcomers::new(bucket, &route.limits, guard("new-identities")));
+    // What only shows what would come of it takes nothing from anyone.
+    let newcomers_id = if route.mode == Mode::Shadow { "shadow/identity/new" } else { "identity/new" };
+    let newcomers =
+        newcomers.and_then(|bucket| Newcomers::new(newcomers_id, bucket, &route.limits, guard("new-identities")));
     let cooldown = (route.cooldown != config::Cooldown::Off).then(|| Cooldown {
         guard: guard("cooldown"),
         whole_route: route.cooldown == config::Cooldown::Route,
@@ -195,13 +196,14 @@ fn entries(
     let shared = Arc::new(Route {
         name: route.name.as_str().into(),
         upstream,
+        mode: route.mode,
         refund_on: route.refund_on.clone(),
         server_timing: route.server_timing,
         limits,
         cooldown,
         newcomers,
         cors: route.cors.as_ref().map(|cors| CorsPolicy::new(cors, preflights())),
-        websocket: route.websocket.as_ref().map(|websocket| Arc::new(socket_policy(websocket, &route.name, metrics))),
+        websocket: route.websocket.as_ref().map(|websocket| Arc::new(socket_policy(websocket, route, metrics))),
         policy,
         counters,
     });
@@ -217,24 +219,38 @@ fn entries(
 
 fn route_limit(
     config: &Config,
-    route: &str,
+    route: &config::Route,
     configured: &config::RouteLimit,
     (measured, clients): (&Signals, &Clients),
     metrics: &Metrics,
 ) -> RouteLimit {
     let config::RouteLimit { shared, limit, cost } = configured;
     let name = limit.name.as_str();
+    let id = match (shared, route.mode) {
+        (false, _) => format!("routes/{}/{name}", route.name),
+        (true, Mode::Enforce) => format!("limits/{name}"),
+        // Apart from those of routes that enforce, whose requests must not pay for what is only tried.
+        (true, Mode::Shadow) => format!("shadow/limits/{name}"),
+    };
     RouteLimit {
         name: name.into(),
-        id: if *shared { format!("limits/{name}") } else { format!("routes/{route}/{name}") },
+        id,
         per: limit.per.clone(),
         limit: Limit { kind: limit.kind.into(), scale: scale_name(config, limit), slowest: slowest(config, limit) },
         cost: u64::from(*cost) * MICRO,
         follows: follows(limit, measured),
         default: limit.default.clone(),
-        admitted: decisions(route, name, "admitted", metrics),
-        refused: decisions(route, name, "refused", metrics),
-        seen: clients.sketch(route, name),
+        admitted: decisions(&route.name, name, "admitted", metrics),
+        refused: decisions(&route.name, name, refusal(route), metrics),
+        seen: clients.sketch(&route.name, name),
+    }
+}
+
+/// What a refusal is counted as.
+fn refusal(route: &config::Route) -> &'static str {
+    match route.mode {
+        Mode::Enforce => "refused",
+        Mode::Shadow => "would_refuse",
     }
 }
 
@@ -274,10 +290,13 @@ fn preflight_limit(metrics: &Metrics) -> RouteLimit {
     }
 }
 
-fn socket_policy(config: &config::WebSocket, route: &str, metrics: &Metrics) -> websocket::Policy {
+fn socket_policy(config: &config::WebSocket, route: &config::Route, metrics: &Metrics) -> websocket::Policy {
     /// The most that a busy socket may reserve ahead, in tokens.
     const MOST_AHEAD: u64 = 16;
-    let route = || route.to_owned();
+    let is_shadow = route.mode == Mode::Shadow;
+    let paced = if is_shadow { "would_pace" } else { "paced" };
+    let refused = refusal(route);
+    let route = || route.name.clone();
     let messages = |decision| metrics.websocket_messages.get_or_create(&MessageLabels { route: route(), decision }).clone();
     let closes =
         |close: Close| metrics.websocket_closes.get_or_create(&CloseLabels { route: route(), code: close.code() }).clone();
@@ -290,11 +309,12 @@ fn socket_policy(config: &config::WebSocket, route: &str, metrics: &Metrics) -> 
         costs: Costs::new(&config.costs),
         max_pause: config.max_pause,
         idle_timeout: config.idle_timeout,
+        is_shadow,
         counters: websocket::Counters {
             open: metrics.websockets.get_or_create(&RouteLabels { route: route() }).clone(),
             admitted: messages("admitted"),
-            paced: messages("paced"),
-            refused: messages("refused"),
+            paced: messages(paced),
+            refused: messages(refused),
             closes: Close::ALL.map(closes),
         },
     }

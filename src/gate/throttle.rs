@@ -2,7 +2,8 @@
 //!
 //! Promised: one question to the limiter a request; what was not used is given back, by the status of the answer; such an
 //! answer, and every 429 of the upstream, passes as it came; every other says how much is left. A 429 of the upstream begins
-//! the pause it asks for, where the route heeds it.
+//! the pause it asks for, where the route heeds it. Where its mode is shadow, the same is decided, charged and told, and
+//! nobody is refused.
 
 use std::sync::Arc;
 
@@ -10,6 +11,7 @@ use hyper::StatusCode;
 
 use super::{
     Outcome,
+    bad_request::BadRequest,
     call::Call,
     question::Question,
     rejection::Rejection,
@@ -17,6 +19,7 @@ use super::{
     stage::{Next, Stage},
     tenant::Tenants,
     timing,
+    violation::{Seen, ViolationLog},
 };
 use crate::{
     config::ShowClients,
@@ -32,31 +35,45 @@ pub struct Throttle {
     pub hasher: KeyHasher,
     /// How clients are called where they are listed.
     pub show: ShowClients,
+    /// Tells of what would have been refused.
+    pub violations: ViolationLog,
 }
 
 impl Stage for Throttle {
     async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
-        let tenants = Tenants::of(&route, &call, &self.hasher)?;
-        let question = Question::of(&route, &tenants, &call, &self.hasher)?;
+        let tenants = match Tenants::of(&route, &call, &self.hasher) {
+            Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
+            tenants => tenants?,
+        };
+        let question = match Question::of(&route, &tenants, &call, &self.hasher) {
+            Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
+            question => question?,
+        };
         call.observers = tenants.observers();
         if question.charges().is_empty() {
             return next.call(call).await;
         }
         let decision = self.limiter.decide(question.charges()).await;
         question.see(&call, &decision, self.show);
-        let admitted = match decision {
-            Decision::Admitted { receipt, standings } => Some((receipt, standings)),
-            Decision::Unlimited => None,
+        let (receipt, standings) = match decision {
+            Decision::Admitted { receipt, standings } => (Some(receipt), Some(standings)),
+            Decision::Unlimited => (None, None),
             // Only a pause was asked about, and nobody knows of one.
-            Decision::Unavailable { .. } if call.exempt => None,
-            Decision::Refused { standings } => return Err(question.refused(&standings, call.request.headers())),
+            Decision::Unavailable { .. } if call.exempt || route.is_shadow() => (None, None),
+            Decision::Refused { standings } => {
+                let rejection = question.refused(&standings, call.request.headers());
+                if !route.is_shadow() {
+                    return Err(rejection);
+                }
+                self.violations.would_refuse(&Seen::of(&call), &rejection);
+                (None, Some(standings))
+            }
             Decision::Unavailable { retry_after } => return Err(Rejection::StoreUnavailable { retry_after }),
         };
-        if admitted.is_some() {
+        if receipt.is_some() {
             question.limits().iter().for_each(|limit| _ = limit.admitted.inc());
         }
-        let (receipt, standings) = admitted.unzip();
         let outcome = next.call(call).await;
         let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
         let limited_upstream = outcome.as_ref().ok().filter(|_| status == StatusCode::TOO_MANY_REQUESTS);
@@ -81,5 +98,13 @@ impl Stage for Throttle {
             fields.apply(response.headers_mut());
         }
         Ok(response)
+    }
+}
+
+impl Throttle {
+    /// Passes a call on that no limit can decide about, and tells that it would have been refused.
+    async fn pass_unasked(&self, call: Box<Call>, reason: BadRequest, next: &impl Next) -> Outcome {
+        self.violations.would_refuse(&Seen::of(&call), &reason.into());
+        next.call(call).await
     }
 }

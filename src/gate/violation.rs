@@ -1,7 +1,8 @@
 //! The violation log: one event for a request that a limit, or the upstream itself, refused.
 //!
 //! Promised: every refusal is counted; the log is [bounded](super::flood); an event names who, where and until when, and
-//! never holds a credential or a query.
+//! never holds a credential or a query. A request that passes only because its route's mode is shadow is told of in the same
+//! way, apart from those that were refused.
 
 use std::{net::IpAddr, sync::Arc};
 
@@ -32,6 +33,8 @@ pub struct ViolationLog {
     pub local: Counter,
     /// Refusals of the upstream.
     pub upstream: Counter,
+    /// What would have been refused.
+    pub shadow: Counter,
     /// Stands in the place of a limit's name where the upstream refused.
     pub upstream_name: Arc<str>,
     /// The same where a client has too many sockets.
@@ -50,6 +53,18 @@ pub struct Seen {
     received: Instant,
 }
 
+/// How a refusal is told of.
+#[derive(Clone, Copy)]
+struct Manner {
+    origin: &'static str,
+    mode: &'static str,
+    event: Event,
+}
+
+const LOCAL: Manner = Manner { origin: "local", mode: "enforce", event: Event::Violation };
+const UPSTREAM: Manner = Manner { origin: "upstream", ..LOCAL };
+const SHADOW: Manner = Manner { mode: "shadow", event: Event::ShadowViolation, ..LOCAL };
+
 impl Stage for ViolationLog {
     async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let seen = Seen::of(&call);
@@ -57,19 +72,13 @@ impl Stage for ViolationLog {
         match &outcome {
             Err(Rejection::Limited(limited)) => {
                 self.local.inc();
-                self.tell(
-                    &seen,
-                    "local",
-                    &limited.limit,
-                    Some(limited.retry_after),
-                    limited.fields.as_ref().map(|fields| fields.remaining),
-                );
+                self.tell(&seen, LOCAL, &limited.limit, Some(limited.retry_after), limited.remaining());
             }
             Err(Rejection::TooManySockets) => self.refused(&seen, &self.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs())),
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 self.upstream.inc();
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                self.tell(&seen, "upstream", &self.upstream_name, retry_after, None);
+                self.tell(&seen, UPSTREAM, &self.upstream_name, retry_after, None);
             }
             _ => {}
         }
@@ -81,11 +90,29 @@ impl ViolationLog {
     /// Counts, and tells of, a refusal that no token bucket measured out to the second.
     pub fn refused(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>) {
         self.local.inc();
-        self.tell(seen, "local", limit, retry_after, None);
+        self.tell(seen, LOCAL, limit, retry_after, None);
     }
 
-    fn tell(&self, seen: &Seen, origin: &str, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
-        if !self.floods.tell(Event::Violation, &seen.client, limit) {
+    /// Counts, and tells of, a request that passes only because its route's mode is shadow.
+    pub fn would_refuse(&self, seen: &Seen, rejection: &Rejection) {
+        self.shadow.inc();
+        let (limit, retry_after, remaining) = match rejection {
+            Rejection::Limited(limited) => (Arc::clone(&limited.limit), Some(limited.retry_after), limited.remaining()),
+            Rejection::TooManySockets => (Arc::clone(&self.sockets_name), Some(SOCKETS_RETRY_AFTER.as_secs()), None),
+            other => (other.code().as_str().into(), None, None),
+        };
+        self.tell(seen, SHADOW, &limit, retry_after, remaining);
+    }
+
+    /// The same of a message that would have closed its socket.
+    pub fn would_close(&self, seen: &Seen) {
+        self.shadow.inc();
+        self.tell(seen, SHADOW, &self.messages_name, None, None);
+    }
+
+    fn tell(&self, seen: &Seen, manner: Manner, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
+        let Manner { origin, mode, event } = manner;
+        if !self.floods.tell(event, &seen.client, limit) {
             return;
         }
         let address: IpAddr = seen.client.address;
@@ -102,6 +129,7 @@ impl ViolationLog {
             remaining,
             duration_ms = u64::try_from(seen.received.elapsed().as_millis()).unwrap_or(u64::MAX),
             origin,
+            mode,
             request_id = %seen.request_id,
             "rate limit violation"
         );

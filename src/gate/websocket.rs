@@ -65,6 +65,8 @@ pub struct Policy {
     pub max_pause: Duration,
     /// Longest time in which nothing moves; longer than `max_pause`.
     pub idle_timeout: Duration,
+    /// Whether messages over the limit pass, and are only counted and told of.
+    pub is_shadow: bool,
     /// What is counted.
     pub counters: Counters,
 }
@@ -75,9 +77,9 @@ pub struct Counters {
     pub open: Gauge,
     /// Messages that passed at once.
     pub admitted: Counter,
-    /// Messages that passed after they were held back.
+    /// Messages that passed after they were held back; or would have been, in shadow.
     pub paced: Counter,
-    /// Messages that closed their socket.
+    /// Messages that closed their socket; the same.
     pub refused: Counter,
     /// Ends of our own, in the order of [`Close::ALL`].
     pub closes: [Counter; 4],
@@ -174,7 +176,7 @@ impl Opening {
     async fn new(shared: &Arc<Shared>, policy: Arc<Policy>, call: &Call) -> Result<Self, Rejection> {
         let identity = &call.client.identity;
         let key = shared.hasher.start(&policy.id).part(identity.kind.as_bytes()).part(identity.text.as_bytes()).finish();
-        let place = if call.exempt { None } else { Some(shared.limiter.place(key, policy.sockets).await?) };
+        let place = if call.exempt { None } else { Self::place(shared, &policy, key, call).await? };
         Ok(Self {
             shared: Arc::clone(shared),
             policy,
@@ -184,6 +186,19 @@ impl Opening {
             seen: Seen::of(call),
             is_exempt: call.exempt,
         })
+    }
+
+    /// One of the client's places; in shadow, it opens its socket without one too.
+    async fn place(shared: &Shared, policy: &Policy, key: Key, call: &Call) -> Result<Option<Place>, Rejection> {
+        match shared.limiter.place(key, policy.sockets).await {
+            Ok(place) => Ok(Some(place)),
+            Err(NoPlace::Taken) if policy.is_shadow => {
+                shared.violations.would_refuse(&Seen::of(call), &Rejection::TooManySockets);
+                Ok(None)
+            }
+            Err(NoPlace::Unavailable { .. }) if policy.is_shadow => Ok(None),
+            Err(reason) => Err(reason.into()),
+        }
     }
 
     /// Whether a 101 with `headers` grants what was asked for.

@@ -240,6 +240,10 @@ impl Fleet {
         }
     }
 
+    pub(super) fn forget_refusals(&self) {
+        self.denied.forget_all();
+    }
+
     /// Whether Redis decides, and when that changes.
     pub(super) fn up(&self) -> watch::Receiver<bool> {
         self.up.clone()

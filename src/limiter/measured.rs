@@ -33,7 +33,6 @@ use super::{
 use crate::{
     config::{Factor, Latency},
     metrics::{FloatGauge, LatencyLabels, Metrics, SignalLabels},
-    shutdown::Shutdown,
 };
 
 /// The most tenants of a signal that are measured at once.
@@ -160,18 +159,8 @@ impl Measured {
         }
     }
 
-    /// Tells `limiter` what is measured, until `shutdown` drains.
-    pub fn start(signal: &Arc<Self>, limiter: &Arc<Limiter>, shutdown: &Shutdown) {
-        let (telling, stop) = (Arc::clone(signal).keep_telling(Arc::clone(limiter)), shutdown.clone());
-        shutdown.spawn(async move {
-            tokio::select! {
-                () = telling => {}
-                () = stop.draining() => {}
-            }
-        });
-    }
-
-    async fn keep_telling(self: Arc<Self>, limiter: Arc<Limiter>) {
+    /// Tells `limiter` what is measured, for ever.
+    pub async fn keep_telling(self: Arc<Self>, limiter: Arc<Limiter>) {
         let mut looks = interval(Duration::from_micros(self.slowdown.slot).min(LOOK_INTERVAL_MAX));
         looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -51,11 +51,12 @@ async fn readiness_tells_more_to_those_who_ask() {
     get_as(gate.proxy, "/api/v2/engage/webchat", "a").await;
     let mut told = get(gate.admin, "/readyz?verbose", &[]).await.json();
     assert!(told["since_seconds"].take().is_u64());
+    assert_eq!(told["config_revision"].take().as_str().unwrap().len(), 12);
     assert_eq!(
         told,
         serde_json::json!({
             "status": "ready", "store": "embedded", "since_seconds": null, "replicas": 1, "last_failure": null,
-            "denied": 0, "debts": 0, "buckets": 1,
+            "denied": 0, "debts": 0, "buckets": 1, "config_revision": null,
         })
     );
 }

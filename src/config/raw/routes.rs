@@ -15,7 +15,7 @@ use super::{
     load::Signal,
 };
 use crate::config::{
-    Cooldown, Dimension, Limit, LimitKind, OAuth, Rate, Route, RouteLimit, SlidingWindow, TokenBucket, Upstream,
+    Cooldown, Dimension, Limit, LimitKind, Mode, OAuth, Rate, Route, RouteLimit, SlidingWindow, TokenBucket, Upstream,
     dimension::is_parameter, url::parse_host,
 };
 
@@ -26,6 +26,8 @@ pub(super) const MAX_CAPACITY: u32 = 1_000_000;
 const WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
 
 const COOLDOWNS: [(&str, Cooldown); 3] = [("off", Cooldown::Off), ("client", Cooldown::Client), ("route", Cooldown::Route)];
+
+const MODES: [(&str, Mode); 2] = [("enforce", Mode::Enforce), ("shadow", Mode::Shadow)];
 
 pub(super) fn route(
     table: &mut Reader<'_, '_>,
@@ -41,6 +43,7 @@ pub(super) fn route(
         methods: table.list("methods", Vec::new(), parsed("a method in capitals, other than CONNECT and TRACE", method)),
         host: table.optional("host", parsed("a host without scheme and port", parse_host)),
         cooldown: table.or("cooldown", Cooldown::Off, choice(&COOLDOWNS)),
+        mode: table.or("mode", Mode::Enforce, choice(&MODES)),
         cors: table.optional_table("cors", guests::cors),
         websocket: table.optional_table("websocket", guests::websocket),
         rewrite: table.optional("rewrite", path),

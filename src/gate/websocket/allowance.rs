@@ -26,6 +26,17 @@ pub(super) struct Allowance {
     last_message: Option<Instant>,
 }
 
+/// How a message passes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Passage {
+    /// Its tokens were taken.
+    Paid,
+    /// Without tokens, because the mode is shadow; it would have waited.
+    Early,
+    /// The same, but it would have closed its socket.
+    Despite,
+}
+
 /// Why tokens could not be taken.
 struct Short {
     /// When it is worth trying again.
@@ -46,8 +57,9 @@ impl Allowance {
         self.reserved > 0
     }
 
-    /// Waits until a message of `cost` may pass; the close with which the socket ends if that takes too long.
-    pub(super) async fn take(&mut self, cost: u64) -> Result<(), Close> {
+    /// Waits until a message of `cost` may pass; the close with which the socket ends if that takes too long. In shadow, no
+    /// message waits.
+    pub(super) async fn take(&mut self, cost: u64) -> Result<Passage, Close> {
         let policy = Arc::clone(&self.policy);
         let began = Instant::now();
         let is_busy = self.last_message.is_some_and(|last| last.elapsed() < BUSY_WITHIN);
@@ -55,9 +67,18 @@ impl Allowance {
         let mut passed = &policy.counters.admitted;
         while self.reserved < cost {
             let Err(Short { wait, close }) = self.reserve(cost, ahead).await else { continue };
-            if began.elapsed() + wait > policy.max_pause {
-                policy.counters.refused.inc();
-                return Err(close);
+            let is_too_long = began.elapsed() + wait > policy.max_pause;
+            if is_too_long || policy.is_shadow {
+                let (counter, passage) = if is_too_long {
+                    (&policy.counters.refused, Passage::Despite)
+                } else {
+                    (&policy.counters.paced, Passage::Early)
+                };
+                counter.inc();
+                self.last_message = Some(Instant::now());
+                // Where nobody can decide, no limit would have closed it.
+                let passage = if close == Close::LimitExceeded { passage } else { Passage::Early };
+                return if policy.is_shadow { Ok(passage) } else { Err(close) };
             }
             sleep(wait).await;
             // Where tokens are scarce, none are put by.
@@ -67,7 +88,7 @@ impl Allowance {
         self.reserved -= cost;
         self.last_message = Some(Instant::now());
         passed.inc();
-        Ok(())
+        Ok(Passage::Paid)
     }
 
     /// Takes what is missing to `cost`, and `ahead` beyond it where there is so much.

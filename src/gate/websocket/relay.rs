@@ -15,7 +15,7 @@ use tracing::debug;
 
 use super::{
     Close, Policy, Shared,
-    allowance::{Allowance, BUSY_WITHIN},
+    allowance::{Allowance, BUSY_WITHIN, Passage},
     cost::PEEK_BYTES,
     frame::{Boundaries, Header, MAX_HEADER_BYTES, Role, Sequence},
 };
@@ -51,7 +51,7 @@ type Side = TokioIo<Upgraded>;
 
 /// From the client to the upstream.
 struct Upward<'a> {
-    policy: &'a Policy,
+    session: &'a Session,
     activity: &'a Activity,
     allowance: Option<Allowance>,
     reader: ReadHalf<Side>,
@@ -87,7 +87,7 @@ impl Session {
         let activity = Activity::begin();
         let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
         let (upstream_reader, upstream_writer) = tokio::io::split(TokioIo::new(upstream));
-        let mut upward = Upward::new(&self.policy, &activity, allowance, client_reader, upstream_writer);
+        let mut upward = Upward::new(self, &activity, allowance, client_reader, upstream_writer);
         let mut downward = Downward::new(&activity, upstream_reader, client_writer);
         let end = tokio::select! {
             ended = both(&mut upward, &mut downward) => ended.err(),
@@ -180,14 +180,14 @@ fn apply_mask(payload: &mut [u8], mask: [u8; 4]) {
 
 impl<'a> Upward<'a> {
     fn new(
-        policy: &'a Policy,
+        session: &'a Session,
         activity: &'a Activity,
         allowance: Option<Allowance>,
         reader: ReadHalf<Side>,
         writer: WriteHalf<Side>,
     ) -> Self {
         let (buffer, sequence) = (vec![0; FIRST_BUFFER_BYTES], Sequence::default());
-        Self { policy, activity, allowance, reader, writer, sequence, buffer, start: 0, end: 0, due: 0 }
+        Self { session, activity, allowance, reader, writer, sequence, buffer, start: 0, end: 0, due: 0 }
     }
 
     async fn run(&mut self) -> Result<(), End> {
@@ -196,7 +196,9 @@ impl<'a> Upward<'a> {
             if let Role::Begin { is_text } = role {
                 let cost = self.cost(&header, is_text).await?;
                 if let Some(allowance) = &mut self.allowance {
-                    allowance.take(cost).await.map_err(End::Close)?;
+                    if allowance.take(cost).await.map_err(End::Close)? == Passage::Despite {
+                        self.session.shared.violations.would_close(&self.session.seen);
+                    }
                     self.activity.mark();
                 }
             }
@@ -223,7 +225,7 @@ impl<'a> Upward<'a> {
 
     /// What the message costs that begins with this frame.
     async fn cost(&mut self, header: &Header, is_text: bool) -> io::Result<u64> {
-        let costs = &self.policy.costs;
+        let costs = &self.session.policy.costs;
         if costs.is_empty() || !is_text || header.is_extended {
             return Ok(MICRO);
         }

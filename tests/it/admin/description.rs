@@ -81,6 +81,7 @@ async fn every_path_answers_as_described() {
         ("DELETE", "/api/v1/whitelist/{client}", "/api/v1/whitelist/a", json!(null), 404),
         ("POST", "/api/v1/keys/reset", "/api/v1/keys/reset", json!({ "values": ["t", "a"] }), 200),
         ("GET", "/metrics/{tenant}/{action}", "/metrics/t/a", json!(null), 200),
+        ("POST", "/api/v1/reload", "/api/v1/reload", json!(null), 200),
         ("GET", "/api/v1/openapi.json", "/api/v1/openapi.json", json!(null), 200),
         ("POST", "/api/v1/drain", "/api/v1/drain", json!(null), 202),
     ];

@@ -1,6 +1,6 @@
 //! The real program in a process of its own: its configuration a file, its log read line by line.
 
-use std::{net::SocketAddr, process::Stdio};
+use std::{net::SocketAddr, path::Path, process::Stdio};
 
 use serde_json::Value;
 use tempfile::TempDir;
@@ -17,7 +17,7 @@ pub struct Daemon {
     pub admin: SocketAddr,
     process: Child,
     log: Lines<BufReader<ChildStderr>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Daemon {
@@ -49,15 +49,14 @@ impl Daemon {
     async fn start_with(configuration: &str, environment: &[(&str, &str)]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("cxgate.toml");
-        let listeners = "[admin]\naddress = \"127.0.0.1:0\"\n[listen]\naddress = \"127.0.0.1:0\"\n";
-        std::fs::write(&file, format!("{listeners}{configuration}")).unwrap();
+        write(&file, configuration);
         let mut command = Command::new(env!("CARGO_BIN_EXE_cxgate"));
         command.arg("run").arg("--config").arg(&file).stderr(Stdio::piped()).kill_on_drop(true);
         command.envs(environment.iter().copied());
         let mut process = command.spawn().unwrap();
         let log = BufReader::new(process.stderr.take().unwrap()).lines();
         let unset = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut daemon = Self { proxy: unset, admin: unset, process, log, _folder: folder };
+        let mut daemon = Self { proxy: unset, admin: unset, process, log, folder };
         let started = daemon.until_event("started").await;
         let address = |field: &str| started[field].as_str().unwrap().parse().unwrap();
         (daemon.proxy, daemon.admin) = (address("proxy"), address("admin"));
@@ -80,6 +79,11 @@ impl Daemon {
         }
     }
 
+    /// Replaces the configuration that a reload reads.
+    pub fn rewrite(&self, configuration: &str) {
+        write(&self.folder.path().join("cxgate.toml"), configuration);
+    }
+
     /// Sends a signal, by name.
     pub fn signal(&self, signal: &str) {
         let id = self.process.id().expect("the daemon runs").to_string();
@@ -96,4 +100,9 @@ impl Daemon {
         let status = tokio::time::timeout(PATIENCE, self.process.wait()).await.expect("the daemon ends").unwrap();
         (status.code(), rest)
     }
+}
+
+fn write(file: &Path, configuration: &str) {
+    let listeners = "[admin]\naddress = \"127.0.0.1:0\"\n[listen]\naddress = \"127.0.0.1:0\"\n";
+    std::fs::write(file, format!("{listeners}{configuration}")).unwrap();
 }

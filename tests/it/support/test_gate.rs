@@ -1,10 +1,13 @@
 //! The whole daemon in this process, on free ports, taken down when dropped.
 
-use std::net::SocketAddr;
+use std::{
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+};
 
 use cxgate::{
-    app::App,
-    config::{Config, LimitKind, Origin, TokenBucket},
+    app::{App, ReloadError, Reloaded, Reloads},
+    config::{Config, LimitKind, Loaded, Origin, TokenBucket},
     shutdown::Shutdown,
 };
 
@@ -15,6 +18,9 @@ pub struct TestGate {
     pub proxy: SocketAddr,
     pub admin: SocketAddr,
     pub shutdown: Shutdown,
+    reloads: Reloads,
+    /// What a reload reads.
+    file: Arc<Mutex<Config>>,
 }
 
 impl TestGate {
@@ -25,11 +31,23 @@ impl TestGate {
         config.admin.address = "127.0.0.1:0".parse().unwrap();
         config.upstreams.get_mut("cxone").unwrap().url = origin(upstream);
         change(&mut config);
-        let app = App::bind(config).unwrap();
-        let shutdown = Shutdown::default();
+        let file = Arc::new(Mutex::new(config.clone()));
+        let read = Arc::clone(&file);
+        let read = move || {
+            let (warnings, origin) = (Vec::new(), "test".to_owned());
+            Ok(Loaded { config: read.lock().unwrap().clone(), warnings, origin })
+        };
+        let app = App::bind(config).unwrap().rereading(read);
+        let (shutdown, reloads) = (Shutdown::default(), app.reloads());
         let (proxy, admin) = (app.proxy_address(), app.admin_address());
         tokio::spawn(app.run(shutdown.clone()));
-        Self { proxy, admin, shutdown }
+        Self { proxy, admin, shutdown, reloads, file }
+    }
+
+    /// Changes what the configuration was, and reloads it.
+    pub async fn reload(&self, change: impl FnOnce(&mut Config)) -> Result<Reloaded, ReloadError> {
+        change(&mut self.file.lock().unwrap());
+        super::soon(self.reloads.reload()).await
     }
 
     /// The same, with its buckets in `redis`, once it decides there.
