@@ -30,6 +30,8 @@ mod healthcheck;
 mod man;
 mod run;
 mod systemd;
+#[cfg(feature = "top")]
+mod top;
 
 /// A reverse proxy that keeps every client of NICE CXone inside its limits. Without a command it runs the proxy.
 #[derive(Debug, Parser)]
@@ -68,6 +70,9 @@ enum Command {
     Fetch(fetch::Arguments),
     /// Ask a running proxy whether it is ready.
     Healthcheck(ConfigFile),
+    /// Watch a running proxy in the terminal.
+    #[cfg(feature = "top")]
+    Top(top::Arguments),
     /// Print a completion script for a shell.
     Completions(completions::Arguments),
     /// Print the manual page, in roff.
@@ -122,6 +127,8 @@ impl Command {
             Self::Demo(arguments) => block_on(demo::run(arguments))?.map(|()| ExitCode::SUCCESS),
             Self::Fetch(arguments) => block_on(fetch::run(arguments))?,
             Self::Healthcheck(file) => block_on(healthcheck::healthcheck(&file.load()?.config))?,
+            #[cfg(feature = "top")]
+            Self::Top(arguments) => block_on(top::run(arguments))?,
             Self::Completions(arguments) => completions::completions(&arguments),
             Self::Man => man::man(),
         }

@@ -111,6 +111,8 @@ impl Polling {
             metrics.load_samples.get_or_create(&SampleLabels { signal: source.name.clone(), result }).clone()
         });
         let gauge = metrics.load_factor.get_or_create(&labels).clone();
+        // What limits go by until something is known.
+        gauge.set(1.0);
         let publish = publisher(source.name.clone(), self.findings.clone(), gauge);
         let leader = metrics.load_leader.get_or_create(&labels).clone();
         let mut member = Member::new(Signal { source, samples }, Arc::clone(&self.limiter), leader, fastrand::u64(..));

@@ -50,7 +50,7 @@ async fn ask(address: SocketAddr) -> anyhow::Result<(StatusCode, String)> {
 }
 
 /// Where a server that is bound to `address` can be reached from this host.
-fn reachable(address: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(address: SocketAddr) -> SocketAddr {
     let ip = match address.ip() {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),

@@ -57,5 +57,7 @@ mod schema;
 mod serving;
 mod shadow;
 mod support;
+#[cfg(feature = "top")]
+mod top;
 mod upstream;
 mod websocket;

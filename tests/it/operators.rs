@@ -1,12 +1,12 @@
 //! What operators see: probes, metrics, and their protection.
 
-use cxgate::config::Secret;
+use cxgate::config::{Endpoint, Secret};
 use hyper::Method;
 
 use crate::support::{
     http::{get, get_as, send},
     stub_upstream::StubUpstream,
-    test_gate::TestGate,
+    test_gate::{TestGate, origin},
 };
 
 #[tokio::test]
@@ -42,6 +42,17 @@ async fn metrics_are_well_formed_and_never_name_a_client() {
     for name in ["process_resident_memory_bytes", "process_cpu_seconds_total", "process_open_fds"] {
         assert!(text.lines().any(|line| line.starts_with(name)), "{name}");
     }
+}
+
+#[tokio::test]
+async fn a_load_factor_is_1_until_there_is_a_sample() {
+    let upstream = StubUpstream::start().await;
+    let gate = TestGate::start(upstream.address, |config| {
+        // What answers there is no load.
+        let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
+        config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
+    });
+    assert_eq!(gate.metric(r#"cxgate_load_factor{signal="backend"}"#).await, "1.0");
 }
 
 #[tokio::test]

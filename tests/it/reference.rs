@@ -48,8 +48,8 @@ fn the_reference_names_every_event_and_no_other() {
     assert_eq!(found.iter().map(String::as_str).collect::<BTreeSet<_>>(), first_column("Events"));
 }
 
-#[tokio::test]
-async fn the_reference_names_no_metric_that_is_not_exported() {
+/// What an instance exports whose configuration has something of everything.
+pub async fn exported() -> String {
     let upstream = StubUpstream::start().await;
     let authority = Authority::new();
     let tls = authority.listener(&authority.sign("gate"), ClientCertificates::None);
@@ -79,8 +79,13 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
         route.websocket =
             Some(WebSocket { sockets: 1, messages, costs: BTreeMap::new(), max_pause, idle_timeout, exact: true });
     });
-    let exported = get(gate.admin, "/metrics", &[]).await;
-    let samples: BTreeSet<&str> = exported.text().lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
+    get(gate.admin, "/metrics", &[]).await.text().to_owned()
+}
+
+#[tokio::test]
+async fn the_reference_names_no_metric_that_is_not_exported() {
+    let exported = exported().await;
+    let samples: BTreeSet<&str> = exported.lines().filter_map(|line| line.split(['{', ' ']).next()).collect();
     let named = first_column("Metrics");
     assert!(named.len() > 20, "the metrics are gone");
     for name in named {

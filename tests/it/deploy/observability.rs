@@ -2,15 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cxgate::config::Endpoint;
 use serde_json::Value;
 
 use super::{elements, text, yaml};
-use crate::support::{
-    http::get,
-    stub_upstream::StubUpstream,
-    test_gate::{TestGate, origin},
-};
 
 const ALERTS: &str = "deploy/prometheus/alerts.yml";
 const DASHBOARD: &str = "deploy/grafana/dashboards/cxgate.json";
@@ -181,13 +175,7 @@ fn grouping(expression: &str) -> Vec<&str> {
 
 impl Exported {
     async fn by_a_running_instance() -> Self {
-        let upstream = StubUpstream::start().await;
-        let gate = TestGate::start(upstream.address, |config| {
-            // A signal that is not polled exports nothing.
-            let endpoint = Endpoint { origin: origin(upstream.address), path_and_query: "/load".to_owned() };
-            config.load.get_mut("backend").unwrap().endpoint = Some(endpoint);
-        });
-        Self::parse(get(gate.admin, "/metrics", &[]).await.text())
+        Self::parse(&crate::reference::exported().await)
     }
 
     fn parse(exported: &str) -> Self {
