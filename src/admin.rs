@@ -5,24 +5,28 @@
 //! | `/livez` | 200 as long as the process runs | anyone |
 //! | `/readyz` | 200 when requests are decided, 503 while draining, and while the store is away under `deny`; JSON, more of it for `/readyz?verbose` | anyone |
 //! | `/metrics` | everything counted, OpenMetrics text | anyone on a loopback listener, else the bearer token |
+//! | `/dashboard` | a page that shows all of it, live ([`dashboard`]) | the same; a browser sends the token as a password |
 //! | `/api/v1/…`, `/metrics/{tenant}/{action}` | what [`api`] lists | the same; for what changes anything, the token on every listener |
 
 use std::{net::SocketAddr, sync::Arc};
 
 use arc_swap::ArcSwap;
-use hyper::{Method, Request, StatusCode};
+use http_body_util::Either;
+use hyper::{Method, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::time::Instant;
 
 pub mod access;
 pub mod answer;
 pub mod api;
+pub mod dashboard;
 pub mod engine;
 pub mod read;
 mod status;
 
 use access::{Access, Intent};
 use answer::{Answer, Refusal};
+use dashboard::{Dashboard, DashboardBody};
 use engine::Engine;
 use status::Facts;
 
@@ -43,6 +47,9 @@ struct Inner<E> {
     limiter: Arc<Limiter>,
     clients: Arc<Clients>,
     metrics: Arc<Metrics>,
+    dashboard: Dashboard,
+    /// Ends what outlives the data plane.
+    background: Shutdown,
     /// Tells whether the data plane drains.
     shutdown: Shutdown,
     started: Instant,
@@ -58,6 +65,8 @@ pub struct Subjects {
     pub metrics: Arc<Metrics>,
     /// Ends the data plane.
     pub shutdown: Shutdown,
+    /// Ends what outlives it.
+    pub background: Shutdown,
 }
 
 impl<E> Clone for Admin<E> {
@@ -69,11 +78,12 @@ impl<E> Clone for Admin<E> {
 impl<E: Engine> Admin<E> {
     /// Answers about these subjects and what `engine` knows; not ready once `shutdown` begins.
     pub fn new(config: &Config, engine: E, subjects: Subjects) -> Self {
-        let Subjects { limiter, clients, metrics, shutdown } = subjects;
+        let Subjects { limiter, clients, metrics, shutdown, background } = subjects;
         api::announce(&metrics);
         let (access, facts, started) =
             (Access::new(&config.admin), ArcSwap::from_pointee(Facts::of(config)), Instant::now());
-        Self(Arc::new(Inner { access, facts, engine, limiter, clients, metrics, shutdown, started }))
+        let dashboard = Dashboard::default();
+        Self(Arc::new(Inner { access, facts, engine, limiter, clients, metrics, dashboard, background, shutdown, started }))
     }
 
     /// Tells of another configuration from now on, and goes by its token.
@@ -83,7 +93,14 @@ impl<E: Engine> Admin<E> {
     }
 
     /// Answers a request that came from `peer`.
-    pub async fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Answer {
+    pub async fn handle(&self, peer: SocketAddr, request: Request<RequestBody>) -> Response<DashboardBody> {
+        if dashboard::knows(request.uri().path()) {
+            return self.dashboard(peer.ip(), request).await;
+        }
+        self.tell(peer, request).await.map(Either::Left)
+    }
+
+    async fn tell(&self, peer: SocketAddr, request: Request<RequestBody>) -> Answer {
         let path = request.uri().path();
         if api::knows(path) {
             return self.api(peer, request).await;

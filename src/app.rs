@@ -175,12 +175,14 @@ impl App {
             clients: Arc::clone(&lasting.clients),
             metrics: Arc::clone(&metrics),
             shutdown: shutdown.clone(),
+            background: background.clone(),
         };
         let listen = config.listen.clone();
         let generation = Generation::begin(config, parts, &lasting);
         let current: Current = Arc::new(ArcSwap::from_pointee(generation));
         let desk = Desk { current: Arc::clone(&current), clients: Arc::clone(&lasting.clients), reloads };
         let operators = Admin::new(&current.load().config, desk, subjects);
+        spawn_observer(&operators, &background);
         let (caps, changes) = watch::channel(Caps::from(&listen));
         spawn_admin(admin, &listen, operators.clone(), &metrics, &background);
         spawn_proxy(proxy.following(changes), &listen, &current, &metrics, &shutdown);
@@ -269,6 +271,16 @@ async fn drain(listen: &Listen, shutdown: &Shutdown) {
         shutdown.stop();
         shutdown.finished().await;
     }
+}
+
+fn spawn_observer(operators: &Admin<Desk>, background: &Shutdown) {
+    let (operators, stop) = (operators.clone(), background.clone());
+    background.spawn(async move {
+        tokio::select! {
+            () = operators.observe() => {}
+            () = stop.stopped() => {}
+        }
+    });
 }
 
 fn spawn_reloads(tls: Option<Arc<Tls>>, metrics: &Metrics, background: &Shutdown) {

@@ -14,6 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use base64::{Engine as _, engine::general_purpose::STANDARD};
 use hyper::{
     HeaderMap,
     header::{AUTHORIZATION, HOST, HeaderName, ORIGIN},
@@ -76,8 +77,23 @@ impl Access {
         self.check_token(address, headers, intent, now)
     }
 
+    /// Whether a person's browser may be told: it sends the token as the password of Basic (RFC 7617), under any name. Changes
+    /// are never admitted so, because browsers also send it with what a page of another origin makes them ask for.
+    pub fn admit_browser(&self, address: IpAddr, headers: &HeaderMap, now: Instant) -> Result<(), Refusal> {
+        self.check_page(headers)?;
+        match password(headers) {
+            Some(password) => self.check(address, Some(&password), Intent::Read, now),
+            None => self.check_token(address, headers, Intent::Read, now),
+        }
+    }
+
     /// The same for what machines ask for, by whatever name they know this one.
     pub fn check_token(&self, address: IpAddr, headers: &HeaderMap, intent: Intent, now: Instant) -> Result<(), Refusal> {
+        let claim = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+        self.check(address, claim, intent, now)
+    }
+
+    fn check(&self, address: IpAddr, claim: Option<&[u8]>, intent: Intent, now: Instant) -> Result<(), Refusal> {
         if intent == Intent::Read && self.loopback {
             return Ok(());
         }
@@ -88,7 +104,6 @@ impl Access {
         if let Some(left) = self.locked_out(address, now) {
             return Err(Refusal::too_many_attempts(left.as_secs() + 1));
         }
-        let claim = headers.get(AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
         match claim {
             Some(claim) if token.matches(claim) => Ok(()),
             Some(_) => {
@@ -137,6 +152,14 @@ impl Access {
         let count = if of_address.until > now { of_address.count + 1 } else { 1 };
         *of_address = Attempts { count, until: now + LOCKOUT };
     }
+}
+
+/// The password of Basic.
+fn password(headers: &HeaderMap) -> Option<Vec<u8>> {
+    let credentials = headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Basic ")?;
+    let credentials = STANDARD.decode(credentials).ok()?;
+    let colon = credentials.iter().position(|byte| *byte == b':')?;
+    Some(credentials[colon + 1..].to_vec())
 }
 
 /// The address whose attempts are counted: whoever has one of IPv6 has the rest of its /64 too.

@@ -109,7 +109,7 @@ impl<E: Engine> Admin<E> {
         let admitted = self.0.access.admit(peer.ip(), request.headers(), intent, Instant::now());
         if intent == Intent::Read {
             admitted?;
-            return self.tell(operation, &segments, request).await;
+            return self.read(operation, &segments, request).await;
         }
         let changed = match admitted {
             Ok(()) => self.change(operation, &segments, request).await.inspect_err(|refusal| {
@@ -130,7 +130,7 @@ impl<E: Engine> Admin<E> {
         })
     }
 
-    async fn tell(&self, operation: Operation, segments: &[&str], request: Request<RequestBody>) -> Result<Answer, Refusal> {
+    async fn read(&self, operation: Operation, segments: &[&str], request: Request<RequestBody>) -> Result<Answer, Refusal> {
         let inner = &*self.0;
         let query = |known: &[&str]| Query::read(request.uri().query(), known);
         let body = match operation {

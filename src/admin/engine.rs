@@ -57,4 +57,7 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Reads the configuration anew and has it take effect; answers what was before, and what is.
     fn reload(&self) -> impl Future<Output = Result<(Value, Value), Refusal>> + Send;
+
+    /// How the at most `count` busiest buckets of a limit stand.
+    fn busiest(&self, route: &str, limit: &str, count: usize) -> impl Future<Output = Result<Value, Refusal>> + Send;
 }

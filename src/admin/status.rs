@@ -126,12 +126,19 @@ impl<E> Inner<E> {
     /// The busiest or most-refused clients of this replica.
     pub(super) fn clients(&self, query: &Query) -> Result<Value, Refusal> {
         let count = query.count()?;
-        let seen = match query.get("order").unwrap_or("busiest") {
-            "busiest" => self.clients.busiest(count),
-            "refused" => self.clients.most_refused(count),
-            _ => return Err(Refusal::new(Code::BadRequest, "order: expected busiest or refused")),
-        };
-        Ok(json!({ "clients": seen.iter().map(told).collect::<Vec<_>>() }))
+        match query.get("order").unwrap_or("busiest") {
+            "busiest" => Ok(self.busiest(count)),
+            "refused" => Ok(self.most_refused(count)),
+            _ => Err(Refusal::new(Code::BadRequest, "order: expected busiest or refused")),
+        }
+    }
+
+    pub(super) fn busiest(&self, count: usize) -> Value {
+        list(&self.clients.busiest(count))
+    }
+
+    pub(super) fn most_refused(&self, count: usize) -> Value {
+        list(&self.clients.most_refused(count))
     }
 
     /// Whom operators trust for a while.
@@ -152,6 +159,10 @@ impl<E> Inner<E> {
 fn trust((amendment, left): (&Amendment, std::time::Duration)) -> Option<Value> {
     let Amendment::Trust { client, networks } = amendment else { return None };
     Some(json!({ "client": client, "networks": networks, "seconds_left": left.as_secs() }))
+}
+
+fn list(seen: &[Seen]) -> Value {
+    json!({ "clients": seen.iter().map(told).collect::<Vec<_>>() })
 }
 
 fn told(seen: &Seen) -> Value {

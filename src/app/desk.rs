@@ -62,6 +62,12 @@ impl Engine for Desk {
         usage.map(|usage| value(&usage)).map_err(|unknown| refusal(&unknown))
     }
 
+    async fn busiest(&self, route: &str, limit: &str, count: usize) -> Result<Value, Refusal> {
+        let which = Which { route: Some(route), limit: Some(limit) };
+        let busiest = self.current.load_full().gate.busiest(which, &self.clients, count).await;
+        busiest.map(|busiest| value(&busiest)).map_err(|unknown| refusal(&unknown))
+    }
+
     async fn reload(&self) -> Result<(Value, Value), Refusal> {
         let Reloaded { before, revision, held } = self.reloads.reload().await?;
         Ok((json!({ "revision": before }), json!({ "revision": revision, "restart_needed": value(&held) })))

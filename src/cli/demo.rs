@@ -19,7 +19,7 @@ use tokio::{
 use super::{duration, start_log};
 use crate::{
     app::App,
-    config::{Config, Endpoint, LimitKind, LogLevel, Origin},
+    config::{Config, Endpoint, LimitKind, LogLevel, Origin, ShowClients},
     shutdown::Shutdown,
 };
 
@@ -99,6 +99,8 @@ fn configuration([proxy, admin]: [u16; 2], cxone: SocketAddr) -> Config {
     config.listen.address = local(proxy);
     config.listen.drain_timeout = Duration::from_secs(2);
     config.admin.address = local(admin);
+    // Nobody is behind these names.
+    config.admin.show_clients = ShowClients::Plain;
     // Violations are warnings, and here daily bread: the table tells of them.
     config.log.level = LogLevel::Error;
     for upstream in config.upstreams.values_mut() {

@@ -15,7 +15,7 @@ use super::{
     route::{Route, RouteLimit},
 };
 use crate::{
-    clients::Clients,
+    clients::{Clients, Seen},
     config::Mode,
     limiter::{
         Charge, Kind, Limit, MAX_CHARGES, Standing, Terms,
@@ -206,6 +206,21 @@ impl Gate {
         seen.retain(|seen| cursor.is_none_or(|cursor| seen.id > cursor.0));
         let rest = seen.split_off(seen.len().min(count));
         let cursor = seen.last().filter(|_| !rest.is_empty()).map(|last| Key(last.id).to_string());
+        let buckets = self.used(&found, &seen).await?;
+        Ok(Usage { route: Arc::clone(&found.route.name), limit: Arc::clone(&limit.name), buckets, cursor })
+    }
+
+    /// How the at most `count` buckets of a limit stand that `clients` have seen most of lately, the busiest first.
+    pub async fn busiest(&self, which: Which<'_>, clients: &Clients, count: usize) -> Result<Vec<Used>, Unknown> {
+        let found = self.only(which)?;
+        let mut seen = clients.of(&found.route.name, &found.limit().name);
+        seen.sort_by(|one, other| other.per_second.total_cmp(&one.per_second));
+        seen.truncate(count);
+        self.used(&found, &seen).await
+    }
+
+    async fn used(&self, found: &Found, seen: &[Seen]) -> Result<Vec<Used>, Unknown> {
+        let limit = found.limit();
         let mut buckets = Vec::new();
         for page in seen.chunks(MAX_CHARGES) {
             let charges: ArrayVec<Charge<'_>, MAX_CHARGES> = page.iter().map(|seen| limit.asks(Key(seen.id))).collect();
@@ -219,7 +234,7 @@ impl Gate {
                 }
             }
         }
-        Ok(Usage { route: Arc::clone(&found.route.name), limit: Arc::clone(&limit.name), buckets, cursor })
+        Ok(buckets)
     }
 
     async fn state_of(&self, found: &Found, key: Key) -> Result<State, Unknown> {

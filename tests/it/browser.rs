@@ -11,6 +11,7 @@ use hyper::Response;
 use tokio::process::Command;
 
 use crate::support::{
+    browser::FLAGS,
     stub_upstream::StubUpstream,
     test_gate::{TestGate, bucket_of},
 };
@@ -32,9 +33,7 @@ const PAGE: &str = r#"<!doctype html><title>guest</title><pre id="seen">nothing<
 async fn rendered(url: &str) -> String {
     let profile = tempfile::tempdir().unwrap();
     let mut browser = Command::new("chromium");
-    browser.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]);
-    browser.args(["--disable-background-networking", "--disable-component-update", "--disable-dev-shm-usage"]);
-    browser.args(["--virtual-time-budget=10000", "--dump-dom"]);
+    browser.args(FLAGS).args(["--virtual-time-budget=10000", "--dump-dom"]);
     browser.arg(format!("--user-data-dir={}", profile.path().display())).arg(url);
     let output = browser.stdin(Stdio::null()).kill_on_drop(true).output();
     let output = tokio::time::timeout(Duration::from_mins(2), output).await.expect("the browser ends");

@@ -15,6 +15,7 @@ mod configuration;
 mod corpus;
 mod cors;
 mod daemon;
+mod dashboard;
 mod data_latency;
 mod data_oauth;
 mod data_retry;

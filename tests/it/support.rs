@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+pub mod browser;
 pub mod certificates;
 pub mod cluster;
 pub mod daemon;

@@ -92,6 +92,7 @@ impl fmt::Display for Heading {
             writeln!(formatter, "  Port {port} is taken; a free one stands in for it.")?;
         }
         writeln!(formatter, "  proxy  http://{proxy}\n  admin  http://{admin}\n  CXone  http://{cxone}\n")?;
+        writeln!(formatter, "See it live: http://{admin}/dashboard\n")?;
         writeln!(formatter, "Try from another terminal; Ctrl-C ends the demo here.\n")?;
         writeln!(formatter, "  # passes: 200, with what is left in X-RateLimit-Remaining")?;
         writeln!(formatter, "  curl -i {guest}/hello -H 'X-Client-Id: me'\n")?;
