@@ -22,6 +22,7 @@ use crate::{
     admin::{Admin, Subjects},
     body::RequestBody,
     config::{Config, ConfigError, Listen, Loaded},
+    gate::access::Access,
     limiter::Limiter,
     metrics::Metrics,
     peer::Peer,
@@ -30,12 +31,14 @@ use crate::{
     upstream::UpstreamSetupError,
 };
 
+mod access;
 mod check;
 mod desk;
 pub mod egress;
 mod fixed;
 mod parts;
 mod reload;
+pub mod replay;
 
 pub use check::check;
 pub use fixed::Held;
@@ -59,6 +62,7 @@ pub struct App {
     limiter: Arc<Limiter>,
     parts: Parts,
     metrics: Arc<Metrics>,
+    access: Option<Arc<Access>>,
     /// Ends what outlives the data plane.
     background: Shutdown,
     read: Reader,
@@ -90,6 +94,9 @@ pub enum StartError {
     /// A certificate that cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// An access log that cannot be written.
+    #[error("log.access.to: {0}")]
+    AccessLog(io::Error),
     /// A server that cannot be connected to in the way that is configured.
     #[error("{key}: {cause}")]
     Client {
@@ -115,6 +122,7 @@ impl App {
         let (proxy, proxy_address) = bind("listen.address", config.listen.address, reuse_port, inherited.proxy)?;
         let proxy = proxy.speaking(tls.clone(), config.listen.h2c);
         let (admin, admin_address) = bind("admin.address", config.admin.address, reuse_port, inherited.admin)?;
+        let access = Access::open(&config, &metrics.log_dropped).map_err(StartError::AccessLog)?;
         let parts = Parts::make(&config, None, &metrics)?;
         let limiter = Limiter::start(&config.store, &metrics, &background);
         let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
@@ -130,6 +138,7 @@ impl App {
             limiter,
             parts,
             metrics,
+            access,
             background,
             read: Arc::new(read),
             reloads: reload::channel(),
@@ -164,10 +173,10 @@ impl App {
 
     /// Runs until `shutdown` drains and everything has ended.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { config, proxy, tls, admin, limiter, parts, metrics, background, read, reloads, .. } = self;
+        let Self { config, proxy, tls, admin, limiter, parts, metrics, access, background, read, reloads, .. } = self;
         let (reloads, asked) = reloads;
         spawn_reloads(tls, &metrics, &background);
-        let lasting = Lasting::start(limiter, Arc::clone(&metrics), &shutdown, &background);
+        let lasting = Lasting::start(limiter, Arc::clone(&metrics), access, &shutdown, &background);
         let floods = Arc::clone(&lasting.floods);
 
         let subjects = Subjects {
@@ -185,7 +194,8 @@ impl App {
         spawn_observer(&operators, &background);
         let (caps, changes) = watch::channel(Caps::from(&listen));
         spawn_admin(admin, &listen, operators.clone(), &metrics, &background);
-        spawn_proxy(proxy.following(changes), &listen, &current, &metrics, &shutdown);
+        let proxy = proxy.following(changes).telling(lasting.access.clone().map(access::tell));
+        spawn_proxy(proxy, &listen, &current, &metrics, &shutdown);
         let reloading = Reloading { read, current: Arc::clone(&current), lasting, operators, caps };
         let stop = background.clone();
         background.spawn(async move {
@@ -241,7 +251,7 @@ impl StartError {
 
     /// Whether the configuration is at fault, and not what happens to be where it runs.
     pub fn is_of_configuration(&self) -> bool {
-        !matches!(self, Self::Bind { .. })
+        !matches!(self, Self::Bind { .. } | Self::AccessLog(_))
     }
 }
 

@@ -17,8 +17,8 @@ use tracing::level_filters::LevelFilter;
 
 use crate::{
     app::StartError,
-    config::{ConfigError, Loaded, Log, LogFormat, LogLevel, Sources, load},
-    log::{self, Format, LogGuard},
+    config::{ConfigError, Loaded, Log, LogFields, LogFormat, LogLevel, Sources, load},
+    log::{self, Format, LogGuard, fields::Fields},
 };
 
 mod check;
@@ -29,6 +29,7 @@ mod fetch;
 mod healthcheck;
 mod man;
 mod run;
+mod simulate;
 mod systemd;
 #[cfg(feature = "top")]
 mod top;
@@ -68,6 +69,8 @@ enum Command {
     Demo(demo::Arguments),
     /// Fetch pages through the limits of their route, and print their entities, one a line.
     Fetch(fetch::Arguments),
+    /// Replay an access log against a configuration, and tell whom it would refuse.
+    Simulate(simulate::Arguments),
     /// Ask a running proxy whether it is ready.
     Healthcheck(ConfigFile),
     /// Watch a running proxy in the terminal.
@@ -126,6 +129,7 @@ impl Command {
             Self::Config(file) => config::config(&file.load()?.config),
             Self::Demo(arguments) => block_on(demo::run(arguments))?.map(|()| ExitCode::SUCCESS),
             Self::Fetch(arguments) => block_on(fetch::run(arguments))?,
+            Self::Simulate(arguments) => simulate::simulate(&arguments),
             Self::Healthcheck(file) => block_on(healthcheck::healthcheck(&file.load()?.config))?,
             #[cfg(feature = "top")]
             Self::Top(arguments) => block_on(top::run(arguments))?,
@@ -152,9 +156,13 @@ fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
 
 /// Starts the log as configured.
 fn start_log(configured: &Log) -> anyhow::Result<LogGuard> {
+    let fields = match configured.fields {
+        LogFields::Cxgate => Fields::Cxgate,
+        LogFields::Ecs => Fields::Ecs,
+    };
     let format = match configured.format {
-        LogFormat::Auto => Format::auto(),
-        LogFormat::Json => Format::Json,
+        LogFormat::Auto => Format::auto(fields),
+        LogFormat::Json => Format::Json(fields),
         LogFormat::Text => Format::Text,
     };
     let level = match configured.level {

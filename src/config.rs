@@ -21,6 +21,7 @@ mod dimension;
 mod environment;
 mod limit;
 mod load;
+mod log;
 mod mode;
 mod print;
 mod raw;
@@ -40,6 +41,7 @@ pub use delivery::{AccessKey, ClientAuthentication, Grant, OAuth, OAuthClient, R
 pub use dimension::{Dimension, IdentitySource};
 pub use limit::{LimitKind, SlidingWindow, TokenBucket};
 pub use load::{ConfigError, Loaded, Sources, load};
+pub use log::{AccessClients, AccessFormat, AccessLog, AccessTarget, Log, LogFields, LogFormat, LogLevel};
 pub use mode::Mode;
 pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
@@ -122,39 +124,6 @@ pub struct Listen {
     /// What the listener proves itself by; `None` speaks plain HTTP.
     #[serde(serialize_with = "value::optional")]
     pub tls: Option<ListenTls>,
-}
-
-/// `[log]`: the form and the amount of what is written to standard error.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Log {
-    /// How an event is written.
-    pub format: LogFormat,
-    /// The least severe level that is written.
-    pub level: LogLevel,
-}
-
-/// How an event is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-pub enum LogFormat {
-    /// Text on a terminal, JSON elsewhere.
-    Auto,
-    /// One JSON object a line.
-    Json,
-    /// One line of text.
-    Text,
-}
-
-/// The least severe level that is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
-#[expect(missing_docs, reason = "the names of tracing's levels")]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
-    Trace,
 }
 
 /// `[store]`: where buckets live and what happens when that place is in trouble.

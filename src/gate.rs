@@ -13,6 +13,7 @@ use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use tokio::time::Instant;
 use tower::ServiceBuilder;
 
+pub mod access;
 pub mod bad_request;
 pub mod call;
 pub mod client;
@@ -32,6 +33,7 @@ mod query;
 pub mod question;
 pub mod quota;
 pub mod rejection;
+pub mod replay;
 pub mod response;
 pub mod rewrite;
 pub mod route;
@@ -45,6 +47,7 @@ pub mod violation;
 pub mod websocket;
 pub mod whitelist;
 
+use access::{Access, Entry, Notes};
 use bad_request::BadRequest;
 use call::{Call, RequestId};
 use client::Identification;
@@ -84,6 +87,7 @@ struct Inner {
     stack: Stack,
     desk: Desk,
     counters: Counters,
+    access: Option<Arc<Access>>,
 }
 
 /// What [`desk`] and [`explain`] look at.
@@ -121,7 +125,13 @@ pub struct Stages {
 
 impl Gate {
     /// Joins the parts; [`setup`] makes them from configuration.
-    pub fn new(identification: Identification, routes: RouteTable, stages: Stages, counters: Counters) -> Self {
+    pub fn new(
+        identification: Identification,
+        routes: RouteTable,
+        stages: Stages,
+        counters: Counters,
+        access: Option<Arc<Access>>,
+    ) -> Self {
         let Throttle { limiter, hasher, .. } = stages.throttle.clone();
         let desk = Desk { limiter, hasher, whitelist: stages.whitelist.clone() };
         // The violation log is outermost, so that it sees every refusal; preflights come next, because they are no one's
@@ -134,7 +144,7 @@ impl Gate {
             .layer(stage(stages.sockets))
             .layer(stage(stages.throttle))
             .service(stages.forward);
-        Self(Arc::new(Inner { identification, routes, stack, desk, counters }))
+        Self(Arc::new(Inner { identification, routes, stack, desk, counters, access }))
     }
 
     /// Lets the page that sent `request` read an answer with `headers` that is made without the gate.
@@ -157,13 +167,18 @@ impl Gate {
         let received = Instant::now();
         let in_flight = InFlight::new(&inner.counters.in_flight);
         let request_id = RequestId::from_headers(request.headers());
+        let mut entry = inner.access.as_ref().map(|access| Entry::begin(access, peer.address.ip(), &request, request_id));
 
         let found = inner.find(&request);
         let grant = inner.grant(&request, &found);
         let (route, outcome) = match found {
             Ok(found) => {
                 let route = Arc::clone(&found.route);
-                let outcome = match inner.admit(peer, request, request_id, received, found) {
+                if let Some(entry) = &mut entry {
+                    entry.routed(&route);
+                }
+                let notes = entry.as_ref().map(|entry| entry.notes()).unwrap_or_default();
+                let outcome = match inner.admit(peer, request, request_id, received, found, notes) {
                     Ok(call) => inner.stack.call(call).await,
                     Err(reason) => Err(reason.into()),
                 };
@@ -171,6 +186,9 @@ impl Gate {
             }
             Err(rejection) => (None, Err(rejection)),
         };
+        if let Some(entry) = &mut entry {
+            entry.decided(&outcome);
+        }
         let timed = route.as_ref().is_some_and(|route| route.server_timing);
         let timing_origin = grant.as_ref().filter(|_| timed).map(Grant::origin);
         let mut response = inner.say(outcome, grant);
@@ -181,7 +199,10 @@ impl Gate {
         let counters = route.as_ref().map_or(&inner.counters.without_route, |route| &route.counters);
         counters.answered(response.status(), received);
         response.headers_mut().insert(X_REQUEST_ID, request_id.to_header());
-        response.body_mut().hold(in_flight);
+        if let Some(entry) = &mut entry {
+            entry.answered(&response);
+        }
+        response.body_mut().hold(in_flight, entry);
         response
     }
 }
@@ -214,9 +235,11 @@ impl Inner {
         request_id: RequestId,
         received: Instant,
         Found { route, captures, rewritten }: Found,
+        notes: Notes,
     ) -> Result<Box<Call>, BadRequest> {
         let (head, body) = request.into_parts();
         let client = self.identification.client(&peer, &head)?;
+        notes.client(&client);
         let request = Request::from_parts(head, body);
         let (exempt, socket, observers) = (false, None, Observers::default());
         Ok(Box::new(Call {
@@ -231,6 +254,7 @@ impl Inner {
             exempt,
             observers,
             socket,
+            notes,
         }))
     }
 

@@ -1,4 +1,4 @@
-//! The log: one line an event, written to standard error.
+//! The log: one line an event, written to standard error. And beside it the [`access`] log, one line a request.
 //!
 //! Promised: whoever logs never waits, because lines queue for a thread that writes them, and a line that finds no room is
 //! dropped and counted; no control character, line separator or text-direction override reaches the output as it is, whoever
@@ -7,74 +7,95 @@
 //! As JSON, the fields of an event stand beside `timestamp`, `level`, `target` and `message`, so no field may bear one of
 //! these names. Other crates speak from `warn` up whatever the level is: their finer lines can hold what was sent to them.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    fmt as text,
+    io::{self, IsTerminal, Write},
+};
 
-use tracing::{Subscriber, level_filters::LevelFilter};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use prometheus_client::metrics::counter::Counter;
+use tracing::{Event, Subscriber, level_filters::LevelFilter};
 use tracing_subscriber::{
     Layer,
     filter::Targets,
-    fmt::{self, MakeWriter},
+    fmt::{self, FmtContext, FormatEvent, FormatFields, MakeWriter, format},
     layer::SubscriberExt,
-    util::{SubscriberInitExt, TryInitError},
+    registry::LookupSpan,
+    util::SubscriberInitExt,
 };
+
+pub mod access;
+pub mod fields;
+mod lines;
+pub mod stamp;
+
+use fields::{Fields, Object, is_unsafe};
+use lines::{Lines, Writer};
 
 /// How an event is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Format {
     /// One JSON object a line.
-    Json,
+    Json(Fields),
     /// One line of text.
     Text,
 }
 
+/// Why the log could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// Its thread could not be.
+    #[error("cannot start the log: {0}")]
+    Thread(#[from] io::Error),
+    /// It was started before.
+    #[error("the log was started before")]
+    Started,
+}
+
 /// Keeps the log going; what is queued when it is dropped is still written, unless that takes more than a second.
-#[derive(Debug)]
 pub struct LogGuard {
-    dropped: ErrorCounter,
-    _worker: WorkerGuard,
+    lines: Lines,
+    _writer: Writer,
 }
 
 /// Replaces what must not reach a terminal, or another line, by its JSON escape.
 #[derive(Clone)]
-struct Sanitised(NonBlocking);
+struct Sanitised(Lines);
 
-/// Lines that wait to be written; at a usual 400 bytes they hold some 3 MiB.
-const MAX_QUEUED_LINES: usize = 8192;
+/// Writes events in JSON.
+struct Objects(Fields);
 
 /// Starts the log of this process: `level` and above, to standard error.
 ///
 /// # Errors
 ///
-/// When it was started before.
-pub fn start(format: Format, level: LevelFilter) -> Result<LogGuard, TryInitError> {
-    let (subscriber, guard) = subscriber(format, level, io::stderr());
-    subscriber.try_init()?;
+/// When it was started before, or when its thread cannot be.
+pub fn start(format: Format, level: LevelFilter) -> Result<LogGuard, LogError> {
+    let (subscriber, guard) = subscriber(format, level, lines::unbuffered(&io::stderr())?)?;
+    subscriber.try_init().map_err(|_| LogError::Started)?;
     Ok(guard)
 }
 
-fn subscriber<W>(format: Format, level: LevelFilter, output: W) -> (impl Subscriber + Send + Sync, LogGuard)
+fn subscriber<W>(format: Format, level: LevelFilter, output: W) -> io::Result<(impl Subscriber + Send + Sync, LogGuard)>
 where
     W: Write + Send + 'static,
 {
-    let builder = NonBlockingBuilder::default().lossy(true).buffered_lines_limit(MAX_QUEUED_LINES).thread_name("log");
-    let (writer, worker) = builder.finish(output);
-    let guard = LogGuard { dropped: writer.error_counter(), _worker: worker };
-    let layer = fmt::layer().with_ansi(false).with_writer(Sanitised(writer));
+    let (lines, writer) = Lines::start(output, Counter::default())?;
+    let guard = LogGuard { lines: lines.clone(), _writer: writer };
+    let layer = fmt::layer().with_ansi(false).with_writer(Sanitised(lines));
     let layer = match format {
-        Format::Json => layer.json().flatten_event(true).with_current_span(false).with_span_list(false).boxed(),
+        Format::Json(fields) => layer.event_format(Objects(fields)).boxed(),
         Format::Text => layer.boxed(),
     };
     let levels = Targets::new().with_default(level.min(LevelFilter::WARN)).with_target(env!("CARGO_CRATE_NAME"), level);
-    (tracing_subscriber::registry().with(layer.with_filter(levels)), guard)
+    Ok((tracing_subscriber::registry().with(layer.with_filter(levels)), guard))
 }
 
 // === impl Format ===
 
 impl Format {
     /// Text where a person reads along, JSON elsewhere.
-    pub fn auto() -> Self {
-        if io::stderr().is_terminal() { Self::Text } else { Self::Json }
+    pub fn auto(fields: Fields) -> Self {
+        if io::stderr().is_terminal() { Self::Text } else { Self::Json(fields) }
     }
 }
 
@@ -83,7 +104,7 @@ impl Format {
 impl LogGuard {
     /// Lines that were lost because they could not be written fast enough.
     pub fn dropped(&self) -> u64 {
-        self.dropped.dropped_lines() as u64
+        self.lines.dropped()
     }
 }
 
@@ -114,26 +135,39 @@ impl Write for Sanitised {
                 }
             }
             safe.push('\n');
-            self.0.write_all(safe.as_bytes())?;
+            self.0.push(safe.into_bytes());
         } else {
-            self.0.write_all(event)?;
+            self.0.push(event.to_vec());
         }
         Ok(event.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        self.0.flush()
+        Ok(())
     }
 }
 
-/// Control characters (C0, DEL, C1), line and paragraph separators, and what turns the direction of text.
-fn is_unsafe(character: char) -> bool {
-    character.is_control() || matches!(character, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+// === impl Objects ===
+
+impl<S, N> FormatEvent<S, N> for Objects
+where
+    S: Subscriber + for<'a> LookupSpan<'a>,
+    N: for<'a> FormatFields<'a> + 'static,
+{
+    fn format_event(&self, _: &FmtContext<'_, S, N>, mut writer: format::Writer<'_>, event: &Event<'_>) -> text::Result {
+        let mut object = Object::new(self.0);
+        object.text("timestamp", &stamp::rfc3339(stamp::now()));
+        object.text("level", event.metadata().level().as_str());
+        event.record(&mut object);
+        let speaker = object.speaker();
+        object.text("target", speaker.as_deref().unwrap_or_else(|| event.metadata().target()));
+        writeln!(writer, "{}", object.finish())
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex, mpsc};
+    use std::sync::{Arc, Mutex};
 
     use super::*;
 
@@ -154,7 +188,7 @@ mod tests {
     /// What is written while `log` runs.
     fn written(format: Format, level: LevelFilter, log: impl FnOnce()) -> String {
         let output = Output::default();
-        let (subscriber, guard) = subscriber(format, level, output.clone());
+        let (subscriber, guard) = subscriber(format, level, output.clone()).unwrap();
         tracing::subscriber::with_default(subscriber, log);
         drop(guard);
         String::from_utf8(output.0.lock().unwrap().clone()).unwrap()
@@ -162,7 +196,7 @@ mod tests {
 
     #[test]
     fn the_fields_of_an_event_stand_at_the_top_of_its_json() {
-        let line = written(Format::Json, LevelFilter::INFO, || {
+        let line = written(Format::Json(Fields::Cxgate), LevelFilter::INFO, || {
             tracing::warn!(event = "rate_limit_violation", client_id = "Zoë \"x\"", retry_after = 3, "refused");
         });
         let event: serde_json::Value = serde_json::from_str(&line).unwrap();
@@ -178,7 +212,7 @@ mod tests {
     #[test]
     fn nothing_that_a_terminal_obeys_reaches_the_output() {
         let hostile: String = (0..=0x9f).chain(0x2028..=0x202e).chain(0x2066..=0x2069).filter_map(char::from_u32).collect();
-        for format in [Format::Json, Format::Text] {
+        for format in [Format::Json(Fields::Cxgate), Format::Text] {
             let lines = written(format, LevelFilter::INFO, || {
                 tracing::info!(shown = %hostile, debugged = ?hostile, plain = hostile, "{hostile}");
                 tracing::info!("next");
@@ -186,7 +220,7 @@ mod tests {
             assert_eq!(lines.lines().count(), 2, "{lines}");
             assert!(lines.ends_with('\n'));
             assert!(!lines.replace('\n', "").contains(is_unsafe), "{lines:?}");
-            if format == Format::Json {
+            if format != Format::Text {
                 let event: serde_json::Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
                 assert_eq!(event["plain"], hostile);
             }
@@ -203,28 +237,5 @@ mod tests {
         assert!(lines.contains("ours") && lines.contains("theirs") && !lines.contains("secret"), "{lines}");
         let lines = written(Format::Text, LevelFilter::ERROR, || tracing::warn!(target: "hyper::proto", "theirs"));
         assert_eq!(lines, "");
-    }
-
-    #[test]
-    fn a_blocked_output_slows_nobody_and_lost_lines_are_counted() {
-        struct Blocked(mpsc::Receiver<()>);
-        impl Write for Blocked {
-            fn write(&mut self, text: &[u8]) -> io::Result<usize> {
-                // Returns when the other end goes away.
-                let _ = self.0.recv();
-                Ok(text.len())
-            }
-
-            fn flush(&mut self) -> io::Result<()> {
-                Ok(())
-            }
-        }
-        let (unblock, blocked) = mpsc::channel();
-        let (subscriber, guard) = subscriber(Format::Json, LevelFilter::INFO, Blocked(blocked));
-        let lines = MAX_QUEUED_LINES + 100;
-        tracing::subscriber::with_default(subscriber, || (0..lines).for_each(|line| tracing::info!(line, "line")));
-        // One line may be with the writer, and it may have taken it early or late.
-        assert!((98..=100).contains(&guard.dropped()), "{}", guard.dropped());
-        drop(unblock);
     }
 }

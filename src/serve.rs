@@ -31,6 +31,7 @@ use tokio::{
 
 use crate::{
     body::RequestBody,
+    code::Code,
     config,
     metrics::{CodeLabels, ListenerLabels, Metrics},
     peer::Peer,
@@ -99,10 +100,27 @@ pub struct Listener {
     protocols: Protocols,
     permit: Option<Permit>,
     changes: Option<watch::Receiver<Caps>>,
+    tell: Option<Tell>,
 }
 
 /// Adds to the answer to a request that is refused here what lets the page that sent it read it.
 pub type Permit = Arc<dyn Fn(&Request<Incoming>, &mut HeaderMap) + Send + Sync>;
+
+/// Is told of each request that is refused here.
+pub type Tell = Arc<dyn Fn(&Refused<'_>) + Send + Sync>;
+
+/// A request that was refused here.
+#[derive(Clone, Copy)]
+pub struct Refused<'a> {
+    /// Who sent it.
+    pub peer: &'a Peer,
+    /// The request, where its head could be read.
+    pub request: Option<&'a Request<Incoming>>,
+    /// Why it was refused.
+    pub code: Code,
+    /// What the answer calls it.
+    pub request_id: &'a str,
+}
 
 /// What a listener counts.
 #[derive(Debug, Clone)]
@@ -132,10 +150,10 @@ where
     F: Future<Output = Response<B>> + Send + 'static,
     B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
 {
-    let Listener { socket, protocols, permit, mut changes } = listener;
+    let Listener { socket, protocols, permit, tell, mut changes } = listener;
     let room = Arc::new(Room::new(caps.max_connections));
     let in_flight = Arc::new(Semaphore::new(caps.max_requests_in_flight.min(Semaphore::MAX_PERMITS)));
-    let exchanges = Exchanges { handler, caps, metrics, permit, in_flight, shutdown };
+    let exchanges = Exchanges { handler, caps, metrics, permit, tell, in_flight, shutdown };
     let mut door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room });
     let mut backoff = Backoff::default();
     loop {
@@ -186,13 +204,14 @@ where
     where
         H: Clone,
     {
-        let Exchanges { handler, caps: before, metrics, permit, in_flight, shutdown } = &*self.exchanges;
+        let Exchanges { handler, caps: before, metrics, permit, tell, in_flight, shutdown } = &*self.exchanges;
         let Caps { max_connections, max_requests_in_flight, .. } = *before;
         let exchanges = Exchanges {
             handler: handler.clone(),
             caps: Caps { max_connections, max_requests_in_flight, ..caps },
             metrics: metrics.clone(),
             permit: permit.clone(),
+            tell: tell.clone(),
             in_flight: Arc::clone(in_flight),
             shutdown: shutdown.clone(),
         };
@@ -279,13 +298,15 @@ impl Listener {
         socket.set_reuseaddr(true)?;
         socket.set_reuseport(reuse_port)?;
         socket.bind(address)?;
-        Ok(Self { socket: socket.listen(BACKLOG)?, protocols: Protocols::default(), permit: None, changes: None })
+        let protocols = Protocols::default();
+        Ok(Self { socket: socket.listen(BACKLOG)?, protocols, permit: None, changes: None, tell: None })
     }
 
     /// Listens, for plain HTTP/1, on a socket that was bound elsewhere. Must be called inside the runtime.
     pub fn inherit(socket: net::TcpListener) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
-        Ok(Self { socket: TcpListener::from_std(socket)?, protocols: Protocols::default(), permit: None, changes: None })
+        let (socket, protocols) = (TcpListener::from_std(socket)?, Protocols::default());
+        Ok(Self { socket, protocols, permit: None, changes: None, tell: None })
     }
 
     /// Speaks TLS, where there is `tls`; else takes HTTP/2 from clients that begin with it, where `h2c` says so.
@@ -304,6 +325,12 @@ impl Listener {
     #[must_use]
     pub fn following(self, changes: watch::Receiver<Caps>) -> Self {
         Self { changes: Some(changes), ..self }
+    }
+
+    /// Tells of each request that is refused here.
+    #[must_use]
+    pub fn telling(self, tell: Option<Tell>) -> Self {
+        Self { tell, ..self }
     }
 
     /// Where it listens, with the port that was taken.

@@ -56,7 +56,7 @@ impl Egress {
         let parts = Parts::make(&config, None, &metrics)?;
         let limiter = Limiter::start(&config.store, &metrics, &tasks);
         let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
-        let lasting = Lasting::start(limiter, metrics, &tasks, &tasks);
+        let lasting = Lasting::start(limiter, metrics, None, &tasks, &tasks);
         let generation = Generation::begin(tried_once(config.clone()), parts, &lasting);
         Ok(Self { generation, lasting, config, tasks })
     }
@@ -78,7 +78,8 @@ impl Egress {
     /// Sends a request, once; it comes from this machine.
     pub async fn send(&self, request: Request<RequestBody>) -> Response {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        self.generation.gate.handle(Peer { address, secure: false, certificate: None }, request).await
+        // In a box, so that the futures of those who ask stay small.
+        Box::pin(self.generation.gate.handle(Peer { address, secure: false, certificate: None }, request)).await
     }
 
     /// Ends what runs beside the requests, and hands what this replica held to others.

@@ -43,7 +43,7 @@ pub(super) fn hold_back(running: &Config, wanted: &mut Config) -> Vec<Held> {
         running, wanted,
         listen.address, listen.max_connections, listen.max_requests_in_flight, listen.reuse_port, listen.h2c, listen.tls,
         admin.address,
-        log.format, log.level,
+        log.format, log.level, log.fields, log.access,
         store.redis, store.sentinel_password, store.ca, store.deadline, store.on_failure, store.key_prefix,
         store.max_buckets,
     )

@@ -22,6 +22,7 @@ use crate::{
     config::{self, Config},
     gate::{
         Gate,
+        access::Access,
         flood::Floods,
         setup::{self, Neighbours},
     },
@@ -38,6 +39,7 @@ pub(super) struct Lasting {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clients: Arc<Clients>,
     pub(super) floods: Arc<Floods>,
+    pub(super) access: Option<Arc<Access>>,
     polling: Polling,
     /// Ends the data plane.
     pub(super) shutdown: Shutdown,
@@ -78,7 +80,13 @@ type Files = Vec<Option<Vec<u8>>>;
 // === impl Lasting ===
 
 impl Lasting {
-    pub(super) fn start(limiter: Arc<Limiter>, metrics: Arc<Metrics>, shutdown: &Shutdown, background: &Shutdown) -> Self {
+    pub(super) fn start(
+        limiter: Arc<Limiter>,
+        metrics: Arc<Metrics>,
+        access: Option<Arc<Access>>,
+        shutdown: &Shutdown,
+        background: &Shutdown,
+    ) -> Self {
         let (floods, stop) = (Arc::<Floods>::default(), background.clone());
         let summing = Arc::clone(&floods);
         background.spawn(async move {
@@ -93,6 +101,7 @@ impl Lasting {
             metrics,
             clients: Arc::default(),
             floods,
+            access,
             shutdown: shutdown.clone(),
             background: background.clone(),
         }
@@ -138,6 +147,11 @@ impl Parts {
         });
         Ok(Self { upstreams, credentials, measured: measured.collect(), sources })
     }
+
+    /// The upstreams alone.
+    pub(super) fn upstreams(&self) -> BTreeMap<String, Arc<Upstream>> {
+        parts(&self.upstreams)
+    }
 }
 
 /// What there is of that name if it is made of the same, else what `make` makes.
@@ -176,7 +190,7 @@ impl<R, P> Made<R, P> {
 impl Generation {
     /// Begins to run what is new among `parts`, and joins them.
     pub(super) fn begin(config: Config, mut parts: Parts, lasting: &Lasting) -> Self {
-        let Lasting { limiter, metrics, clients, floods, polling, shutdown, background } = lasting;
+        let Lasting { limiter, metrics, clients, floods, access, polling, shutdown, background } = lasting;
         polling.adopt(std::mem::take(&mut parts.sources), scales(&config), metrics);
         for made in parts.credentials.values() {
             let (credentials, stop) = (Arc::clone(&made.part), background.clone());
@@ -189,12 +203,13 @@ impl Generation {
         }
         let neighbours = Neighbours {
             limiter: Arc::clone(limiter),
-            upstreams: self::parts(&parts.upstreams),
+            upstreams: parts.upstreams(),
             credentials: self::parts(&parts.credentials),
             measured: self::parts(&parts.measured),
             floods: Arc::clone(floods),
             clients: Arc::clone(clients),
             shutdown: shutdown.clone(),
+            access: access.clone(),
         };
         let gate = setup::gate(&config, neighbours, metrics);
         Self { config, gate, parts }

@@ -64,9 +64,13 @@ async fn serve(
 /// Keeps the metric of lost log lines up to date.
 async fn count_dropped(log: &LogGuard, counter: &Counter) -> Infallible {
     let mut ticks = tokio::time::interval(Duration::from_secs(1));
+    // The access log counts its own by the same counter.
+    let mut counted = 0;
     loop {
         ticks.tick().await;
-        counter.inc_by(log.dropped().saturating_sub(counter.get()));
+        let dropped = log.dropped();
+        counter.inc_by(dropped - counted);
+        counted = dropped;
     }
 }
 

@@ -22,6 +22,7 @@ mod identity;
 mod kind;
 mod listen;
 mod load;
+mod log;
 mod routes;
 mod store;
 mod upstreams;
@@ -48,7 +49,7 @@ pub(super) fn read(tree: Value, report: &mut Report<'_>) -> Config {
         Config {
             listen: root.table("listen", listen::listen),
             admin: root.table("admin", listen::admin),
-            log: root.table("log", listen::log),
+            log: root.table("log", log::log),
             store: root.table("store", store::store),
             identity: root.table("identity", identity::identity),
             whitelist: root.tables("whitelist", identity::trusted),

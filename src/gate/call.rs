@@ -7,6 +7,7 @@ use hyper::{HeaderMap, Request, Uri, http::HeaderValue};
 use tokio::time::Instant;
 
 use super::{
+    access::Notes,
     bad_request::BadRequest,
     client::{self, Client},
     headers::X_REQUEST_ID,
@@ -50,6 +51,8 @@ pub struct Call {
     pub observers: Observers,
     /// The WebSocket it asks for, where its route has a gate for them.
     pub socket: Option<Box<Opening>>,
+    /// What the access log is told.
+    pub notes: Notes,
 }
 
 /// Tells one request from every other, in answers, logs and upstream: the caller's own `X-Request-Id` where that is one
@@ -143,6 +146,11 @@ impl RequestId {
             text.push(char::from(DIGITS[(bits >> (position * 4)) as usize & 15]));
         }
         Self(text)
+    }
+
+    /// As text.
+    pub fn as_str(&self) -> &str {
+        &self.0
     }
 
     /// As a header value.

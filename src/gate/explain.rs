@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::{
     Gate,
+    access::Notes,
     call::{Call, RequestId},
     client::Client,
     cors,
@@ -124,7 +125,7 @@ impl Gate {
         let source = inner.identification.source(&peer, &request);
         let route = Arc::clone(&found.route);
         let id = RequestId::from_headers(request.headers());
-        let mut call = match inner.admit(peer, request, id, Instant::now(), found) {
+        let mut call = match inner.admit(peer, request, id, Instant::now(), found, Notes::default()) {
             Ok(call) => call,
             Err(reason) => return explanation.rejected(&reason.into()),
         };

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use hyper::{Request, StatusCode, Uri, Version, header::HeaderName, http::uri::PathAndQuery, upgrade::OnUpgrade};
+use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
@@ -40,7 +41,7 @@ pub struct Forward {
 
 impl Next for Forward {
     async fn call(&self, call: Box<Call>) -> Outcome {
-        let Call { mut request, client, peer, route, request_id, rewritten, received, socket, observers, .. } = *call;
+        let Call { mut request, client, peer, route, request_id, rewritten, received, socket, observers, notes, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
         let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
@@ -57,11 +58,14 @@ impl Next for Forward {
         }
 
         let clock = ServerTiming::decided(received);
+        notes.passed();
+        let begun = Instant::now();
         let sent = if cors::preflighted(&request).is_some() {
             route.upstream.send_preflight(request).await
         } else {
             route.upstream.send(request, observers.any()).await
         };
+        notes.upstream(begun);
         match sent {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
                 self.switch_protocols(answer, client_side, socket)

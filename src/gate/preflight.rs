@@ -33,6 +33,7 @@ impl Stage for Preflights {
     async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
         let headers = call.request.headers();
         let Some(method) = preflighted(&call.request) else { return next.call(call).await };
+        call.notes.preflight();
         if let Some(cors) = &call.route.cors
             && let Some(grant) = cors.grant(headers)
         {

@@ -10,6 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use prometheus_client::metrics::gauge::Gauge;
 
+use super::access::Entry;
 use crate::upstream;
 
 /// A response of the gate.
@@ -19,6 +20,8 @@ pub type Response = hyper::Response<ResponseBody>;
 pub struct ResponseBody {
     kind: Kind,
     in_flight: Option<InFlight>,
+    /// Its line in the access log.
+    entry: Option<Box<Entry>>,
 }
 
 enum Kind {
@@ -34,12 +37,12 @@ pub struct InFlight(Gauge);
 impl ResponseBody {
     /// An answer of our own.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None }
+        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None, entry: None }
     }
 
     /// The upstream's answer.
     pub fn upstream(body: upstream::ResponseBody) -> Self {
-        Self { kind: Kind::Upstream(body), in_flight: None }
+        Self { kind: Kind::Upstream(body), in_flight: None, entry: None }
     }
 
     /// Whether the answer is our own.
@@ -47,9 +50,10 @@ impl ResponseBody {
         matches!(self.kind, Kind::Own(_))
     }
 
-    /// Counts the request until this body is done with.
-    pub fn hold(&mut self, in_flight: InFlight) {
+    /// Counts the request until this body is done with, and then writes its line in the access log.
+    pub fn hold(&mut self, in_flight: InFlight, entry: Option<Box<Entry>>) {
         self.in_flight = Some(in_flight);
+        self.entry = entry;
     }
 }
 
@@ -58,10 +62,14 @@ impl Body for ResponseBody {
     type Error = upstream::ResponseFault;
 
     fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
-        match &mut self.kind {
+        let polled = match &mut self.kind {
             Kind::Own(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Kind::Upstream(body) => Pin::new(body).poll_frame(context),
+        };
+        if let (Some(entry), Poll::Ready(Some(Ok(frame)))) = (&mut self.entry, &polled) {
+            entry.sent(frame.data_ref().map_or(0, Bytes::len));
         }
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

@@ -7,6 +7,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use super::{
     Counters, Gate, Stages,
+    access::Access,
     client::Identification,
     cors::CorsPolicy,
     flood::Floods,
@@ -58,12 +59,14 @@ pub struct Neighbours {
     pub clients: Arc<Clients>,
     /// Ends tunnels.
     pub shutdown: Shutdown,
+    /// Writes a line a request.
+    pub access: Option<Arc<Access>>,
 }
 
 /// A gate for a checked configuration. A route whose upstream or credentials are not among the neighbours takes no requests;
 /// the configuration's own check makes sure that there is none.
 pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate {
-    let Neighbours { limiter, upstreams, credentials, measured, floods, clients, shutdown } = neighbours;
+    let Neighbours { limiter, upstreams, credentials, measured, floods, clients, shutdown, access } = neighbours;
     let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
     let deliveries =
         config.routes.iter().filter_map(|route| Some((route, delivery(route, &upstreams, &credentials, metrics)?)));
@@ -112,7 +115,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         without_route: route_counters("none", metrics),
     };
     let identification = Identification::new(&config.identity, &config.listen.trusted_proxies, hasher);
-    Gate::new(identification, RouteTable::new(entries), stages, counters)
+    Gate::new(identification, RouteTable::new(entries), stages, counters, access)
 }
 
 /// The set of signals that scales a limit; `None` where all of them stand still, because then its time is real time.

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     config::ShowClients,
-    limiter::{Decision, Limiter, key::KeyHasher},
+    limiter::{Decision, Limiter, Standing, key::KeyHasher},
 };
 
 /// Holds requests to the limits of their route.
@@ -67,6 +67,7 @@ impl Stage for Throttle {
                     return Err(rejection);
                 }
                 self.violations.would_refuse(&Seen::of(&call), &rejection);
+                call.notes.shadowed();
                 (None, Some(standings))
             }
             Decision::Unavailable { retry_after } => return Err(Rejection::StoreUnavailable { retry_after }),
@@ -74,6 +75,7 @@ impl Stage for Throttle {
         if receipt.is_some() {
             question.limits().iter().for_each(|limit| _ = limit.admitted.inc());
         }
+        call.notes.factors(standings.iter().flatten().map(|standing: &Standing| standing.factor));
         let outcome = next.call(call).await;
         let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
         let limited_upstream = outcome.as_ref().ok().filter(|_| status == StatusCode::TOO_MANY_REQUESTS);

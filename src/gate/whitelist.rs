@@ -35,6 +35,7 @@ impl Stage for Whitelist {
         let secret = secret.as_ref().map(HeaderValue::as_bytes);
         if self.exempts(&call, secret).is_some() {
             call.exempt = true;
+            call.notes.whitelisted();
             call.route.counters.whitelisted.inc();
             self.floods.whitelisted(&call.client, &call.route);
         }
@@ -54,7 +55,8 @@ impl Whitelist {
     }
 }
 
-fn believes(entry: &Trusted, client: &Client, certificate: Option<&str>, secret: Option<&[u8]>) -> bool {
+/// Whether all the proof that an entry asks for is there.
+pub(super) fn believes(entry: &Trusted, client: &Client, certificate: Option<&str>, secret: Option<&[u8]>) -> bool {
     let named = client.identity.text.eq_ignore_ascii_case(&entry.client);
     let located = entry.networks.is_empty() || entry.networks.iter().any(|network| network.contains(&client.address));
     let proven = entry.secret.as_ref().is_none_or(|wanted| secret.is_some_and(|claim| wanted.matches(claim)));

@@ -103,13 +103,13 @@ pub(super) async fn run<H, F, B>(
     let mut clock = Clock::start(&exchanges.caps, socket.progress.clone(), room);
     loop {
         if let Some(end) = rest(&socket, &mut clock, &shutdown).await {
-            return Box::pin(finish(end, socket, Bytes::new(), &exchanges, &shutdown)).await;
+            return Box::pin(finish(end, socket, Bytes::new(), &peer, &exchanges, &shutdown)).await;
         }
         // In a box, so that the room it needs is there only for as long as it is needed.
         match Box::pin(converse(socket, &peer, &exchanges, &mut clock, &shutdown)).await {
             Left::Resting(returned) => socket = returned,
             Left::Ended(end, socket, read) => {
-                return Box::pin(finish(end, socket, read, &exchanges, &shutdown)).await;
+                return Box::pin(finish(end, socket, read, &peer, &exchanges, &shutdown)).await;
             }
             Left::Upgraded => return,
         }
@@ -192,8 +192,14 @@ async fn last_call(shutdown: &Shutdown, progress: &Progress) {
 }
 
 /// Ends the connection so that the client learns how.
-async fn finish<H, F, B>(end: End, mut socket: Box<Socket>, read: Bytes, exchanges: &Exchanges<H>, shutdown: &Shutdown)
-where
+async fn finish<H, F, B>(
+    end: End,
+    mut socket: Box<Socket>,
+    read: Bytes,
+    peer: &Peer,
+    exchanges: &Exchanges<H>,
+    shutdown: &Shutdown,
+) where
     H: Fn(Peer, Request<RequestBody>) -> F,
     F: Future<Output = Response<B>>,
 {
@@ -201,10 +207,10 @@ where
     let last_words = match &end {
         End::Hyper(Err(error)) if error.is_parse() && progress.is_awaiting_head() => {
             let refusal = refusal::of_head(error, &read, exchanges.caps.max_header_bytes);
-            Some(exchanges.refuse_head(refusal))
+            Some(exchanges.refuse_head(refusal, peer))
         }
-        End::Overdue(Phase::Head { .. }) => Some(exchanges.refuse_head(Code::RequestTimeout)),
-        End::Overdue(Phase::Refused(fault)) => Some(exchanges.refuse_head(refusal::of_fault(*fault))),
+        End::Overdue(Phase::Head { .. }) => Some(exchanges.refuse_head(Code::RequestTimeout, peer)),
+        End::Overdue(Phase::Refused(fault)) => Some(exchanges.refuse_head(refusal::of_fault(*fault), peer)),
         End::Hyper(Ok(())) if progress.has_unread() => Some(String::new()),
         _ => None,
     };

@@ -18,7 +18,7 @@ use hyper::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    BoxError, Caps, ListenerMetrics, Permit,
+    BoxError, Caps, ListenerMetrics, Permit, Refused, Tell,
     panics::catch_panic,
     progress::{Exchange, Progress},
     refusal,
@@ -31,6 +31,7 @@ pub(super) struct Exchanges<H> {
     pub(super) caps: Caps,
     pub(super) metrics: ListenerMetrics,
     pub(super) permit: Option<Permit>,
+    pub(super) tell: Option<Tell>,
     /// The places of requests in service.
     pub(super) in_flight: Arc<Semaphore>,
     pub(super) shutdown: Shutdown,
@@ -97,11 +98,12 @@ where
         let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok();
         let is_too_large = request.body().size_hint().exact().is_some_and(|length| length > self.caps.max_body_bytes);
         let response = match in_flight {
-            None => self.refuse(Code::Overloaded, &request).map(Either::Right),
-            Some(_) if is_too_large => self.refuse(Code::BodyTooLarge, &request).map(Either::Right),
+            None => self.refuse(Code::Overloaded, &peer, &request).map(Either::Right),
+            Some(_) if is_too_large => self.refuse(Code::BodyTooLarge, &peer, &request).map(Either::Right),
             Some(_) => match self.handle(peer, request).await {
                 Some(response) => response.map(Either::Left),
-                None => self.answer_alone(Code::InternalError).map(Either::Right),
+                // Whoever panicked has told of its request.
+                None => self.answer_alone(Code::InternalError, &refusal::request_id()).map(Either::Right),
             },
         };
         response.map(|body| ServedBody { body, watch, _in_flight: in_flight })
@@ -119,23 +121,33 @@ where
 
 impl<H> Exchanges<H> {
     /// Refuses a head that hyper could not read or did not get: the answer as it goes over the wire.
-    pub(super) fn refuse_head(&self, code: Code) -> String {
+    pub(super) fn refuse_head(&self, code: Code, peer: &Peer) -> String {
         self.count(code);
-        refusal::message(code)
+        let request_id = refusal::request_id();
+        self.tell(Refused { peer, request: None, code, request_id: &request_id });
+        refusal::message(code, &request_id)
     }
 
     /// Refuses a request whose head was read, so that a page it came from may be known.
-    fn refuse(&self, code: Code, request: &Request<Incoming>) -> Response<Full<Bytes>> {
-        let mut response = self.answer_alone(code);
+    fn refuse(&self, code: Code, peer: &Peer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let request_id = refusal::request_id();
+        self.tell(Refused { peer, request: Some(request), code, request_id: &request_id });
+        let mut response = self.answer_alone(code, &request_id);
         if let Some(permit) = &self.permit {
             permit(request, response.headers_mut());
         }
         response
     }
 
-    fn answer_alone(&self, code: Code) -> Response<Full<Bytes>> {
+    fn answer_alone(&self, code: Code, request_id: &str) -> Response<Full<Bytes>> {
         self.count(code);
-        refusal::response(code)
+        refusal::response(code, request_id)
+    }
+
+    fn tell(&self, refused: Refused<'_>) {
+        if let Some(tell) = &self.tell {
+            tell(&refused);
+        }
     }
 
     fn count(&self, code: Code) {

@@ -37,7 +37,7 @@ pub(super) fn of_fault(fault: Fault) -> Code {
 }
 
 /// The answer, which ends the connection where what else is on it cannot be trusted, or is not worth reading.
-pub(super) fn response(code: Code) -> Response<Full<Bytes>> {
+pub(super) fn response(code: Code, request_id: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(code.body()));
     *response.status_mut() = code.status();
     let headers = response.headers_mut();
@@ -49,25 +49,24 @@ pub(super) fn response(code: Code) -> Response<Full<Bytes>> {
     } else {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    if let Ok(id) = HeaderValue::try_from(request_id()) {
+    if let Ok(id) = HeaderValue::try_from(request_id) {
         headers.insert(X_REQUEST_ID, id);
     }
     response
 }
 
 /// The answer as it goes over the wire, for when hyper has given up on the connection.
-pub(super) fn message(code: Code) -> String {
+pub(super) fn message(code: Code, request_id: &str) -> String {
     let (status, body) = (code.status(), code.body());
     format!(
         "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncache-control: no-store\r\nconnection: close\r\n\
-         x-request-id: {id}\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{body}",
-        id = request_id(),
+         x-request-id: {request_id}\r\ncontent-length: {length}\r\ndate: {date}\r\n\r\n{body}",
         length = body.len(),
         date = httpdate::HttpDate::from(std::time::SystemTime::now()),
     )
 }
 
 /// 128 random bits: enough that no two requests in one's logs are confused.
-fn request_id() -> String {
+pub(super) fn request_id() -> String {
     format!("{:032x}", fastrand::u128(..))
 }

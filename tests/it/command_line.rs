@@ -37,7 +37,7 @@ fn version_and_help_are_everywhere() {
     assert_eq!((code, output), (Some(0), format!("cxgate {}\n", env!("CARGO_PKG_VERSION"))));
     let (code, output, _) = outcome(&mut cxgate(&["--help"]));
     assert_eq!(code, Some(0));
-    for command in ["run", "check", "config", "demo", "fetch", "healthcheck", "completions", "man"] {
+    for command in ["run", "check", "config", "demo", "fetch", "simulate", "healthcheck", "completions", "man"] {
         assert!(output.contains(&format!("\n  {command} ")), "{output}");
         assert_eq!(outcome(&mut cxgate(&[command, "--help"])).0, Some(0));
         assert_eq!(outcome(&mut cxgate(&[command, "--version"])).0, Some(0));

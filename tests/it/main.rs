@@ -8,6 +8,7 @@
 )]
 #![expect(unreachable_pub, reason = "in a test binary nothing is reachable; `pub` says what support code offers")]
 
+mod access_log;
 mod admin;
 mod browser;
 mod command_line;
@@ -57,6 +58,7 @@ mod reload;
 mod schema;
 mod serving;
 mod shadow;
+mod simulate;
 mod support;
 #[cfg(feature = "top")]
 mod top;

@@ -93,3 +93,18 @@ async fn the_reference_names_no_metric_that_is_not_exported() {
         assert!(is_exported, "docs/reference.md names {name}, which is not exported");
     }
 }
+
+#[test]
+fn the_table_of_names_for_siems_is_the_one_in_force() {
+    let page = include_str!("../../docs/logs.md");
+    let (_, section) = page.split_once("\n## Elastic Common Schema\n").expect("the section");
+    let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+    let expected: Vec<String> = cxgate::log::fields::ECS
+        .iter()
+        .map(|(ours, theirs, factor)| match factor {
+            1 => format!("| `{ours}` | `{theirs}` | |"),
+            factor => format!("| `{ours}` | `{theirs}` | × {factor}: nanoseconds |"),
+        })
+        .collect();
+    assert_eq!(rows, expected);
+}

@@ -1,4 +1,4 @@
-//! `[listen]`, `[admin]` and `[log]`.
+//! `[listen]` and `[admin]`.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -11,7 +11,7 @@ use super::{
     kind::{boolean, choice, duration, integer, network, path, socket_address},
     upstreams::WAIT,
 };
-use crate::config::{Admin, ClientCertificates, Listen, ListenTls, Log, LogFormat, LogLevel, ShowClients};
+use crate::config::{Admin, ClientCertificates, Listen, ListenTls, ShowClients};
 
 pub(super) fn listen(table: &mut Reader<'_, '_>) -> Listen {
     Listen {
@@ -60,20 +60,5 @@ pub(super) fn admin(table: &mut Reader<'_, '_>) -> Admin {
             ShowClients::Hashed,
             choice(&[("hashed", ShowClients::Hashed), ("cut", ShowClients::Cut), ("plain", ShowClients::Plain)]),
         ),
-    }
-}
-
-pub(super) fn log(table: &mut Reader<'_, '_>) -> Log {
-    let formats = [("auto", LogFormat::Auto), ("json", LogFormat::Json), ("text", LogFormat::Text)];
-    let levels = [
-        ("error", LogLevel::Error),
-        ("warn", LogLevel::Warn),
-        ("info", LogLevel::Info),
-        ("debug", LogLevel::Debug),
-        ("trace", LogLevel::Trace),
-    ];
-    Log {
-        format: table.or("format", LogFormat::Auto, choice(&formats)),
-        level: table.or("level", LogLevel::Info, choice(&levels)),
     }
 }

@@ -6,7 +6,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncBufReadExt, BufReader, Lines},
-    process::{Child, ChildStderr, Command},
+    process::{Child, ChildStderr, ChildStdout, Command},
 };
 
 use super::PATIENCE;
@@ -51,16 +51,24 @@ impl Daemon {
         let file = folder.path().join("cxgate.toml");
         write(&file, configuration);
         let mut command = Command::new(env!("CARGO_BIN_EXE_cxgate"));
-        command.arg("run").arg("--config").arg(&file).stderr(Stdio::piped()).kill_on_drop(true);
+        command.arg("run").arg("--config").arg(&file).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         command.envs(environment.iter().copied());
         let mut process = command.spawn().unwrap();
         let log = BufReader::new(process.stderr.take().unwrap()).lines();
         let unset = SocketAddr::from(([0, 0, 0, 0], 0));
         let mut daemon = Self { proxy: unset, admin: unset, process, log, folder };
         let started = daemon.until_event("started").await;
-        let address = |field: &str| started[field].as_str().unwrap().parse().unwrap();
+        let address = |field: &str| {
+            let named = started.get(field).unwrap_or_else(|| &started[format!("cxgate.{field}")]);
+            named.as_str().unwrap().parse().unwrap()
+        };
         (daemon.proxy, daemon.admin) = (address("proxy"), address("admin"));
         daemon
+    }
+
+    /// What it writes to standard output, read by nobody so far.
+    pub fn output(&mut self) -> ChildStdout {
+        self.process.stdout.take().expect("its output is asked for once")
     }
 
     /// The next line of the log, which must be JSON; `None` at its end.
@@ -73,7 +81,7 @@ impl Daemon {
     pub async fn until_event(&mut self, event: &str) -> Value {
         loop {
             let line = self.line().await.unwrap_or_else(|| panic!("the log ended before {event}"));
-            if line["event"] == event {
+            if line["event"] == event || line["event.action"] == event {
                 return line;
             }
         }

@@ -1,0 +1,285 @@
+//! The gate's part in the access log: what is kept of a request until its answer has ended, and what the stages find out
+//! about it on the way.
+//!
+//! Promised: one line for every request that reaches the gate, also where its client goes away first; nothing is kept or
+//! allocated where there is no access log.
+
+use std::{
+    io,
+    net::IpAddr,
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use hyper::{
+    Method, Request, StatusCode, Uri, Version,
+    header::{HOST, HeaderName, HeaderValue, REFERER, RETRY_AFTER, USER_AGENT},
+};
+use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
+
+use super::{Outcome, call::RequestId, client::Client, rejection::Rejection, response::Response, route::Route};
+use crate::{
+    config::{AccessClients, AccessFormat, AccessTarget, Config, Factor, LogFields},
+    limiter::{bucket::MICRO, key::KeyHasher},
+    log::{
+        access::{AccessLog, Decision, Form, Record, Target, version},
+        fields::Fields,
+        stamp,
+    },
+};
+
+/// The answer to nobody: its client went away before there was one. Web servers note it so.
+const CLIENT_GONE: u16 = 499;
+
+/// The longest field that a line holds, in bytes; one that is cut would name another tenant.
+const MAX_HEADER_BYTES: usize = 256;
+
+/// Writes a line for each request.
+pub struct Access {
+    log: AccessLog,
+    /// Names clients by a hash; `None` calls them by their names.
+    hasher: Option<KeyHasher>,
+    /// Fields that lines hold.
+    headers: Vec<HeaderName>,
+}
+
+/// What is kept of one request. Dropping it writes its line.
+pub struct Entry {
+    access: Arc<Access>,
+    at: u64,
+    received: Instant,
+    request_id: RequestId,
+    peer: IpAddr,
+    method: Method,
+    uri: Uri,
+    version: Version,
+    host: Option<HeaderValue>,
+    referer: Option<HeaderValue>,
+    user_agent: Option<HeaderValue>,
+    headers: Vec<(String, String)>,
+    notes: Notes,
+    route: Option<Arc<Route>>,
+    answer: Option<Answer>,
+    bytes: u64,
+}
+
+struct Answer {
+    status: StatusCode,
+    retry_after: Option<u64>,
+    rejection: Option<(&'static str, Option<Arc<str>>)>,
+}
+
+/// Where stages note what they find out; nowhere, where there is no access log.
+#[derive(Clone, Default)]
+pub struct Notes(Option<Arc<Findings>>);
+
+#[derive(Default)]
+struct Findings {
+    client: OnceLock<Client>,
+    whitelisted: AtomicBool,
+    preflight: AtomicBool,
+    passed: AtomicBool,
+    shadowed: AtomicBool,
+    upstream: OnceLock<Duration>,
+    /// In millionths; 0 where no limit said.
+    factor: AtomicU32,
+}
+
+// === impl Access ===
+
+impl Access {
+    /// Opens the log that `[log.access]` asks for; `None` where it asks for none. `dropped` counts lines that are lost.
+    pub fn open(config: &Config, dropped: &Counter) -> io::Result<Option<Arc<Self>>> {
+        let wanted = &config.log.access;
+        let target = match &wanted.to {
+            None => return Ok(None),
+            Some(AccessTarget::Stdout) => Target::Stdout,
+            Some(AccessTarget::Stderr) => Target::Stderr,
+            Some(AccessTarget::File(path)) => Target::File(path.clone()),
+        };
+        let form = match (wanted.format, config.log.fields) {
+            (AccessFormat::Combined, _) => Form::Combined,
+            (AccessFormat::Json, LogFields::Cxgate) => Form::Json(Fields::Cxgate),
+            (AccessFormat::Json, LogFields::Ecs) => Form::Json(Fields::Ecs),
+        };
+        let log = AccessLog::open(&target, form, wanted.sample, dropped.clone())?;
+        let hashed = wanted.clients == AccessClients::Hashed;
+        let hasher = hashed.then(|| KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix));
+        let headers = wanted.headers.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect();
+        Ok(Some(Arc::new(Self { log, hasher, headers })))
+    }
+
+    /// Writes a line about a request that did not come as far as to the gate.
+    pub fn write(&self, record: &Record<'_>) {
+        self.log.write(record);
+    }
+}
+
+// === impl Entry ===
+
+impl Entry {
+    /// Begins with a request that came from `peer` now.
+    pub fn begin<B>(access: &Arc<Access>, peer: IpAddr, request: &Request<B>, request_id: RequestId) -> Box<Self> {
+        let fields = request.headers();
+        let short = |value: &&HeaderValue| value.len() <= MAX_HEADER_BYTES;
+        let noted = |name: &HeaderName| Some((name.as_str().to_owned(), text(fields.get(name).filter(short)?)?.to_owned()));
+        Box::new(Self {
+            access: Arc::clone(access),
+            at: stamp::now(),
+            received: Instant::now(),
+            request_id,
+            peer: peer.to_canonical(),
+            method: request.method().clone(),
+            uri: request.uri().clone(),
+            version: request.version(),
+            host: fields.get(HOST).cloned(),
+            referer: fields.get(REFERER).cloned(),
+            user_agent: fields.get(USER_AGENT).cloned(),
+            headers: access.headers.iter().filter_map(noted).collect(),
+            notes: Notes(Some(Arc::default())),
+            route: None,
+            answer: None,
+            bytes: 0,
+        })
+    }
+
+    /// Where the stages note what they find out.
+    pub fn notes(&self) -> Notes {
+        self.notes.clone()
+    }
+
+    /// The route that takes it.
+    pub fn routed(&mut self, route: &Arc<Route>) {
+        self.route = Some(Arc::clone(route));
+    }
+
+    /// What came of it; the answer's head is still to be made of it.
+    pub fn decided(&mut self, outcome: &Outcome) {
+        let Err(rejection) = outcome else { return };
+        let limit = match rejection {
+            Rejection::Limited(limited) => Some(Arc::clone(&limited.limit)),
+            Rejection::TooManySockets => Some("websocket-sockets".into()),
+            _ => None,
+        };
+        let code = rejection.code();
+        self.answer = Some(Answer { status: code.status(), retry_after: None, rejection: Some((code.as_str(), limit)) });
+    }
+
+    /// The head of its answer.
+    pub fn answered(&mut self, response: &Response) {
+        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| text(value)?.parse().ok());
+        let rejection = self.answer.take().and_then(|answer| answer.rejection);
+        self.answer = Some(Answer { status: response.status(), retry_after, rejection });
+    }
+
+    /// So many bytes of the answer's body are on their way.
+    pub fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
+    }
+
+    fn decision(&self, findings: &Findings) -> Decision {
+        let has = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
+        match &self.answer {
+            Some(Answer { rejection: Some((_, Some(_))), .. }) => Decision::Refused,
+            _ if has(&findings.preflight) => Decision::Preflight,
+            _ if has(&findings.whitelisted) => Decision::Whitelisted,
+            _ if has(&findings.shadowed) => Decision::Shadowed,
+            _ if has(&findings.passed) => Decision::Admitted,
+            _ => Decision::None,
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        let Some(findings) = &self.notes.0 else { return };
+        let client = findings.client.get();
+        let hashed = |hasher: &KeyHasher, client: &Client| client.add_identity(hasher.start("client")).finish().to_string();
+        let hashed = client.and_then(|client| Some(hashed(self.access.hasher.as_ref()?, client)));
+        let decision = self.decision(findings);
+        let no_answer = if std::thread::panicking() { StatusCode::INTERNAL_SERVER_ERROR.as_u16() } else { CLIENT_GONE };
+        let costs = self.route.iter().flat_map(|route| &route.limits).map(|limit| limit.cost / MICRO);
+        let (code, limit) = self.answer.as_ref().and_then(|answer| answer.rejection.clone()).unzip();
+        let factor = findings.factor.load(Ordering::Relaxed);
+        self.access.log.write(&Record {
+            at: self.at,
+            request_id: self.request_id.as_str(),
+            client: client.map(|client| (hashed.as_deref().unwrap_or(client.identity.text.as_str()), client.identity.kind)),
+            address: client.map_or(self.peer, |client| client.address),
+            method: Some(self.method.as_str()),
+            host: self.host.as_ref().and_then(text),
+            path: Some(self.uri.path()),
+            version: version(self.version),
+            route: self.route.as_ref().map(|route| &*route.name),
+            status: self.answer.as_ref().map_or(no_answer, |answer| answer.status.as_u16()),
+            bytes: self.bytes,
+            duration: self.received.elapsed(),
+            upstream: findings.upstream.get().copied(),
+            decision,
+            limit: limit.as_ref().and_then(Option::as_deref),
+            cost: costs.max().filter(|_| decision == Decision::Admitted),
+            retry_after: self.answer.as_ref().and_then(|answer| answer.retry_after),
+            factor: Some(factor).filter(|factor| *factor != 0 && *factor != Factor::ONE.millionths()),
+            code,
+            referer: self.referer.as_ref().and_then(text),
+            user_agent: self.user_agent.as_ref().and_then(text),
+            headers: &self.headers,
+        });
+    }
+}
+
+// === impl Notes ===
+
+impl Notes {
+    /// Who asks.
+    pub fn client(&self, client: &Client) {
+        self.note(|findings| _ = findings.client.set(*client));
+    }
+
+    /// Its client is trusted.
+    pub fn whitelisted(&self) {
+        self.note(|findings| findings.whitelisted.store(true, Ordering::Relaxed));
+    }
+
+    /// A limit would have refused it.
+    pub fn shadowed(&self) {
+        self.note(|findings| findings.shadowed.store(true, Ordering::Relaxed));
+    }
+
+    /// It is a preflight.
+    pub fn preflight(&self) {
+        self.note(|findings| findings.preflight.store(true, Ordering::Relaxed));
+    }
+
+    /// Its limits go by these factors, of which the lowest counts.
+    pub fn factors(&self, factors: impl Iterator<Item = Factor>) {
+        self.note(|findings| {
+            let lowest = factors.map(Factor::millionths).min().unwrap_or_default();
+            findings.factor.store(lowest, Ordering::Relaxed);
+        });
+    }
+
+    /// It goes upstream.
+    pub fn passed(&self) {
+        self.note(|findings| findings.passed.store(true, Ordering::Relaxed));
+    }
+
+    /// The upstream took so long for the head of its answer, or failed after that.
+    pub fn upstream(&self, sent: Instant) {
+        self.note(|findings| _ = findings.upstream.set(sent.elapsed()));
+    }
+
+    fn note(&self, note: impl FnOnce(&Findings)) {
+        if let Some(findings) = &self.0 {
+            note(findings);
+        }
+    }
+}
+
+fn text(value: &HeaderValue) -> Option<&str> {
+    value.to_str().ok()
+}
