@@ -1,21 +1,24 @@
 -- Purpose: decides and refunds: takes from all limits, buckets and windows, or from none if one of them lacks tokens or
 --          room. A cost below zero gives back; no bucket gets above its capacity, and no window gets room that it would not
---          have had without the charge. A refusal writes nothing.
+--          have had without the charge. A refusal writes nothing. With a time to look ahead, what is not there yet is
+--          reserved: a bucket may owe what it will gain in that time, and a window takes it for the moment at which it will
+--          have room; and a place may be given back whose time is so far ahead, unless a bucket owes for longer.
 -- KEYS:    one a limit, then one for each scale they follow. A bucket's value is 12 bytes, little-endian: its time in µs
---          (7 bytes) and its micro-tokens (5). A window's is 7 bytes, its micro-tokens taken, then 13 for each mark in rising
---          order of time: its time in µs (7) and its micro-tokens (6). A scale's record is described in publish.lua. A key
---          that is absent, or holds anything else, is a full bucket, a window of which nothing is taken, or a scale at
---          factor 1.
+--          (7 bytes) and its micro-tokens (5), and one byte more where it owes them. A window's is 7 bytes, its micro-tokens
+--          taken, then 13 for each mark in rising order of time: its time in µs (7) and its micro-tokens (6). A scale's
+--          record is described in publish.lua. A key that is absent, or holds anything else, is a full bucket, a window of
+--          which nothing is taken, or a scale at factor 1.
 -- ARGV:    one a limit, little-endian. Of a bucket 23 bytes: cost (6, signed), capacity (5), refill a second in whole tokens
 --          (3) and the micro-tokens beyond (3), lowest factor of its scale in millionths (4), which of the scales it follows
 --          (1; 0 for none; 128 more for a debt, which is never refused: of a bucket no more is taken than
 --          there is), on what terms (1): 0 takes the
 --          cost, 255 only needs it to be there, any other number takes it where the limit of that number has no value, and
 --          asks for nothing where it has. Of a window 31: cost (6), quota (5), length in µs (7), when that was charged which
---          is given back (7), and the last three as of a bucket.
+--          is given back (7), and the last three as of a bucket. Then, where there is one, the time to look ahead, in µs, as
+--          text of at most ten digits.
 -- Returns: integers: when it was charged in µs, or 0 where refused; then for each limit its micro-tokens before the charge
---          (all there can be where nothing is asked for), its factor in millionths, and of a window, how many µs until the
---          cost has room, or where it has, until something comes back, or 0.
+--          (all there can be where nothing is asked for; of a bucket, below zero what it owes), its factor in millionths,
+--          and of a window, how many µs until the cost has room, or where it has, until something comes back, or 0.
 -- Clock:   Redis' own, read once.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
@@ -25,17 +28,22 @@ local values = redis.call('MGET', unpack(KEYS))
 local floor, read, write = math.floor, struct.unpack, struct.pack
 local reply, states, lifetimes = {now}, {}, {}
 
+local count, ahead = #ARGV, nil
+if #ARGV[count] <= 10 then
+  count, ahead = count - 1, tonumber(ARGV[count])
+end
+
 -- Whether a limit has a value of its kind.
 local function is_known(i)
   local value, argument = values[i], ARGV[i]
   if not (value and argument) then return false end
-  if #argument == 23 then return #value == 12 end
+  if #argument == 23 then return #value == 12 or #value == 13 end
   return #value % 13 == 7
 end
 
 -- A scale's record: its factor, and the time on its clock.
 local function scaled(scale)
-  local record = values[#ARGV + scale]
+  local record = values[count + scale]
   if scale == 0 or not record or #record ~= 18 then return 1000000, now end
   local factor, anchor_scaled, anchor_real = read('<I4I7I7', record)
   local elapsed = math.max(0, now - anchor_real)
@@ -60,6 +68,7 @@ local function bucket(i)
   if known then
     local at
     at, tokens = read('<I7I5', values[i])
+    if #values[i] == 13 then tokens = -tokens end
     if clock > at then
       local seconds = floor((clock - at) / 1000000)
       local rest = clock - at - seconds * 1000000
@@ -69,7 +78,8 @@ local function bucket(i)
     end
     if tokens > capacity then tokens = capacity end
   end
-  if scale >= 128 then cost = math.min(cost, tokens) end
+  local debt = scale >= 128
+  if debt then cost = math.max(0, math.min(cost, tokens)) end
   local asked, takes = meaning(terms)
   if not asked then cost, tokens = 0, capacity end
   reply[#reply + 1], reply[#reply + 2] = tokens, factor
@@ -77,10 +87,22 @@ local function bucket(i)
   -- What it is to hold, and for how long that differs from a full bucket at the slowest: in ms, with one second to spare,
   -- and never so long that Redis would refuse the number.
   local left = math.min(tokens - cost, capacity)
-  if left < 0 then
+
+  -- What has to be gained in the time ahead: what the bucket is to owe, or owes already where a place is given back.
+  local short = -left
+  if debt or cost < 0 then short = ahead and -tokens or 0 end
+  if short > 0 and ahead then
+    local seconds = floor(ahead / 1000000)
+    local span = seconds * factor + floor((ahead - seconds * 1000000) * factor / 1000000)
+    seconds = floor(span / 1000000)
+    local rest = span - seconds * 1000000
+    short = short - math.min(seconds * rate + rest * rate_whole + floor(rest * rate_rest / 1000000), 1000000000000)
+  end
+
+  if short > 0 then
     reply[1] = 0
   elseif takes and (known or cost > 0) then
-    states[i] = write('<I7I5', clock, left)
+    states[i] = left < 0 and write('<I7I5B', clock, -left, 0) or write('<I7I5', clock, left)
     local fill = floor((capacity - left) * 1000000000 / (rate * math.min(slowest, factor)))
     lifetimes[i] = math.min(fill + 1001, 10000000000000)
   end
@@ -110,12 +132,12 @@ local function write_marks(marks)
   return table.concat(bytes)
 end
 
--- The marks in a value from a byte on, once the cost is taken now: no more than 128, or else on a grid.
-local function charged(value, first, cost, grid)
-  local before, at, amount = '', now, cost
+-- The marks in a value from a byte on, once the cost is taken at a time: no more than 128, or else on a grid.
+local function charged(value, first, due, cost, grid)
+  local before, at, amount = '', due, cost
   if first < #value then
     local last_at, last_amount = read('<I7I6', value, #value - 12)
-    if last_at >= now then
+    if last_at >= due then
       before, at, amount = string.sub(value, first, -14), last_at, last_amount + cost
     else
       before = string.sub(value, first)
@@ -172,20 +194,30 @@ local function window(i)
     wait, regained = at + length - now, regained + amount
     if regained >= missing then break end
   end
-  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tokens, factor, math.min(wait, length + grid)
+  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tokens, factor, math.min(wait, length + grid + 3600000000)
 
-  if cost > tokens and not debt then
+  -- When it is taken: now, or where it has to be reserved, once there is room.
+  local due, marks = now, nil
+  local reserved = cost > tokens and not debt
+  if reserved then due = now + wait end
+  if reserved and not (ahead and cost <= in_force and wait <= ahead and #value - first + 1 < 1024 * 13) then
     reply[1] = 0
   elseif takes and cost > 0 then
-    states[i] = write('<I7', taken + cost) .. charged(value, first, cost, grid)
+    marks, taken = charged(value, first, due, cost, grid), taken + cost
   elseif takes and cost < 0 and known then
-    local marks, given = refunded(value, first, -cost, charged_at)
-    states[i] = write('<I7', taken - given) .. marks
+    local given
+    marks, given = refunded(value, first, -cost, charged_at)
+    taken = taken - given
   end
-  lifetimes[i] = math.ceil(length / 1000) + 1
+  if marks then
+    -- A key lives until its last mark counts no more. A clock that stepped back makes that no longer than a place ahead does.
+    states[i] = write('<I7', taken) .. marks
+    local last = #marks > 0 and read('<I7', marks, #marks - 12) or now
+    lifetimes[i] = math.ceil((length + math.min(math.max(last - now, 0), 3600000000)) / 1000) + 1
+  end
 end
 
-for i = 1, #ARGV do
+for i = 1, count do
   if #ARGV[i] == 23 then bucket(i) else window(i) end
 end
 

@@ -12,8 +12,10 @@ local most = math.max(0, capacity - ARGV[1])
 local at, tokens = now, capacity
 -- MGET, because to it a value of another type is no value.
 local value = redis.call('MGET', KEYS[1])[1]
-if value and #value == 12 then
+local length = value and #value
+if length == 12 or length == 13 then
   at, tokens = struct.unpack('<I7I5', value)
+  if length == 13 then tokens = -tokens end
   tokens = math.min(capacity, tokens + math.max(0, now - at))
   at = math.max(at, now)
 end

@@ -21,6 +21,7 @@ pub enum Code {
     ExpectationFailed,
     RateLimitExceeded,
     TooManySockets,
+    TooManyInFlight,
     HeaderTooLarge,
     InternalError,
     UpstreamUnreachable,
@@ -36,7 +37,7 @@ pub enum Code {
 
 impl Code {
     /// Every code, in the order of their discriminants.
-    pub const ALL: [Self; 24] = [
+    pub const ALL: [Self; 25] = [
         Self::BadRequest,
         Self::HostInvalid,
         Self::PathAmbiguous,
@@ -52,6 +53,7 @@ impl Code {
         Self::ExpectationFailed,
         Self::RateLimitExceeded,
         Self::TooManySockets,
+        Self::TooManyInFlight,
         Self::HeaderTooLarge,
         Self::InternalError,
         Self::UpstreamUnreachable,
@@ -81,6 +83,7 @@ impl Code {
             Self::ExpectationFailed => ("expectation_failed", StatusCode::EXPECTATION_FAILED),
             Self::RateLimitExceeded => ("rate_limit_exceeded", StatusCode::TOO_MANY_REQUESTS),
             Self::TooManySockets => ("too_many_sockets", StatusCode::TOO_MANY_REQUESTS),
+            Self::TooManyInFlight => ("too_many_in_flight", StatusCode::TOO_MANY_REQUESTS),
             Self::HeaderTooLarge => ("header_too_large", StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE),
             Self::InternalError => ("internal_error", StatusCode::INTERNAL_SERVER_ERROR),
             Self::UpstreamUnreachable => ("upstream_unreachable", StatusCode::BAD_GATEWAY),

@@ -18,6 +18,7 @@ mod admin;
 mod check;
 mod delivery;
 mod dimension;
+mod egress;
 mod environment;
 mod limit;
 mod load;
@@ -39,6 +40,7 @@ mod value;
 pub use admin::{Admin, ShowClients};
 pub use delivery::{AccessKey, ClientAuthentication, Grant, OAuth, OAuthClient, Retry};
 pub use dimension::{Dimension, IdentitySource};
+pub use egress::{MaxInFlight, Priority, Published, WhenLimited};
 pub use limit::{LimitKind, SlidingWindow, TokenBucket};
 pub use load::{ConfigError, Loaded, Sources, load};
 pub use log::{AccessClients, AccessFormat, AccessLog, AccessTarget, Log, LogFields, LogFormat, LogLevel};
@@ -262,6 +264,12 @@ pub struct Route {
     /// Which requests are sent again; `None` sends each once.
     #[serde(serialize_with = "value::optional")]
     pub retry: Option<Retry>,
+    /// How requests over a limit wait; `None` refuses them.
+    #[serde(serialize_with = "value::optional")]
+    pub when_limited: Option<WhenLimited>,
+    /// How many requests may be under way at once; `None` for any number.
+    #[serde(serialize_with = "value::optional")]
+    pub max_in_flight: Option<MaxInFlight>,
     /// All must admit a request; at most [`MAX_LIMITS_PER_ROUTE`].
     pub limits: Vec<RouteLimit>,
 }
@@ -331,6 +339,9 @@ pub struct Limit {
     /// How much there is; typed as `token_bucket` or `sliding_window`.
     #[serde(flatten)]
     pub kind: LimitKind,
+    /// The quota that the limit is to keep within; `None` compares it with none.
+    #[serde(serialize_with = "value::optional")]
+    pub published: Option<Published>,
     /// Keys of [`Config::load`] and at most one of [`Config::latency`]; the lowest of their factors scales the refill rate,
     /// or the quota.
     pub scale_by: Vec<String>,

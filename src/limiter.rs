@@ -15,7 +15,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    config::{self, Factor, MAX_LIMITS_PER_ROUTE, OnFailure},
+    config::{self, Factor, MAX_LIMITS_PER_ROUTE},
     metrics::Metrics,
     shutdown::Shutdown,
     tls::TlsSetupError,
@@ -37,8 +37,10 @@ pub mod measured;
 pub mod memory;
 pub mod peek;
 pub mod places;
+pub mod queue;
 pub mod redis;
 mod replicas;
+mod report;
 pub mod scale;
 mod timelines;
 pub mod window;
@@ -47,9 +49,10 @@ use amendments::Amended;
 use failures::Failures;
 use fleet::Fleet;
 use key::Key;
-pub use limit::{Kind, Limit};
+pub use limit::{Kind, Limit, waiting};
 use memory::Memory;
 use places::Places;
+pub use report::{Report, Status};
 use scale::ScaleName;
 
 /// The most charges of one decision: the limits of a route, its cooldown, and the new identities of the address.
@@ -102,7 +105,7 @@ pub enum Decision {
 #[derive(Debug, PartialEq, Eq)]
 pub struct Receipt {
     charged: Charged,
-    /// When, by the clock of who holds them.
+    /// When, by the clock of who holds them; of a place, its time.
     at: u64,
 }
 
@@ -114,34 +117,6 @@ enum Charged {
     Local {
         replicas: u32,
     },
-}
-
-/// Who decides now.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Status {
-    /// The embedded store.
-    Embedded,
-    /// Redis.
-    Connected,
-    /// The policy for when Redis cannot.
-    Disconnected(OnFailure),
-}
-
-/// What operators are told of the store.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Report {
-    /// For how long the status has been what it is.
-    pub since: Duration,
-    /// Replicas that share the store, as last counted.
-    pub replicas: u32,
-    /// Why the store last stopped deciding; holds nothing secret.
-    pub last_failure: Option<Arc<String>>,
-    /// Refusals that are remembered.
-    pub denied: usize,
-    /// Buckets that were charged in the store's place, which it has yet to learn.
-    pub debts: usize,
-    /// Buckets held in this process.
-    pub buckets: usize,
 }
 
 /// What one request asks of one limit.
@@ -175,9 +150,12 @@ pub enum Terms {
 pub struct Standing {
     /// What it holds, or has room for, in micro-tokens.
     pub tokens: u64,
+    /// What was taken before it was there, in micro-tokens; it then holds nothing. Of a window, what was reserved ahead by this
+    /// decision.
+    pub owed: u64,
     /// How fast its time runs, or how much of its quota is in force.
     pub factor: Factor,
-    /// Of a window, microseconds until it has room for what was asked for; where it has already, until something comes back;
+    /// Of a window, microseconds until it has room for what was asked for, or reserved; where it has already, until something comes back;
     /// 0 where nothing is taken. Always 0 of a bucket, whose wait follows from the rest.
     pub wait: u64,
 }
@@ -220,7 +198,21 @@ pub enum StoreError {
 pub trait Store: Send + Sync {
     /// Charges all of `charges`, or none if one of them lacks tokens. Keys must differ from each other, and there must be no
     /// more than [`MAX_CHARGES`].
-    fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send;
+    fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send {
+        self.reserve(charges, Duration::ZERO)
+    }
+
+    /// The same, and a bucket may owe what it will have gained `within` that time, and a window takes what it will then have
+    /// room for. [`Limiter::reserve`] says when to go.
+    fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> impl Future<Output = Result<Verdict, StoreError>> + Send;
+
+    /// Gives back what was reserved for `at`, which is `ahead`; says no, and changes nothing, where a bucket owes for longer.
+    fn give_back(
+        &self,
+        charges: &[Charge<'_>],
+        at: u64,
+        ahead: Duration,
+    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
 
     /// Gives back what the decision at `at` took on [`Terms::Take`]; a bucket never holds more than its capacity, and a window
     /// gives no room that it would not have had without that decision.
@@ -233,6 +225,11 @@ pub trait Store: Send + Sync {
 /// A wait as whole seconds of a `Retry-After` header (RFC 9110 section 10.2.3): rounded up, at least 1.
 pub fn retry_after_seconds(wait: Duration) -> u64 {
     wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1)
+}
+
+/// A time as whole microseconds.
+fn micros(duration: Duration) -> u64 {
+    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 // === impl Limiter ===
@@ -258,13 +255,41 @@ impl Limiter {
 
     /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_CHARGES`].
     pub async fn decide(&self, charges: &[Charge<'_>]) -> Decision {
+        self.reserve(charges, Duration::ZERO).await
+    }
+
+    /// The same, but what is not there yet is reserved where it will be `within` that time. What is admitted may go once
+    /// [`waiting`] is over, and no sooner.
+    pub async fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> Decision {
         let decided = match &self.place {
-            Place::Process(memory) => memory.decide(charges).await.map(|verdict| Decision::by(Charged::Process, verdict)),
-            Place::Redis(fleet) => fleet.decide(charges).await,
+            Place::Process(memory) => {
+                memory.reserve(charges, within).await.map(|verdict| Decision::by(Charged::Process, verdict))
+            }
+            Place::Redis(fleet) => fleet.reserve(charges, within).await,
         };
-        decided.unwrap_or_else(|error| {
+        match decided {
+            Ok(Decision::Admitted { receipt, standings }) => {
+                let at = receipt.at.saturating_add(micros(waiting(charges, &standings)));
+                Decision::Admitted { receipt: Receipt { at, ..receipt }, standings }
+            }
+            Ok(decision) => decision,
+            Err(error) => {
+                self.failures.count(error);
+                Decision::Unavailable { retry_after: RETRY_AFTER }
+            }
+        }
+    }
+
+    /// Gives back a place that is `ahead`; says no where it is not the last, or where nobody can be asked. It is then its
+    /// holder's still.
+    pub async fn give_back(&self, receipt: &Receipt, charges: &[Charge<'_>], ahead: Duration) -> bool {
+        let given = match &self.place {
+            Place::Process(memory) => memory.give_back(charges, receipt.at, ahead).await,
+            Place::Redis(fleet) => fleet.give_back(receipt, charges, ahead).await,
+        };
+        given.unwrap_or_else(|error| {
             self.failures.count(error);
-            Decision::Unavailable { retry_after: RETRY_AFTER }
+            false
         })
     }
 

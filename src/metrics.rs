@@ -33,6 +33,11 @@ fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(SHORTEST, 2.0, BOUNDS))
 }
 
+/// Seconds from 10 ms to 44 min: a wait may last an hour.
+fn waits() -> Histogram {
+    Histogram::new(exponential_buckets(0.01, 2.0, 19))
+}
+
 /// Declares [`Metrics`] and registers each field under its name with its doc comment as help.
 macro_rules! metrics {
     ($($(#[doc = $help:literal])+ $field:ident: $kind:ty = $name:literal $(in $unit:expr)? $(, made by $make:expr)?;)+) => {
@@ -159,6 +164,15 @@ metrics! {
     config_last_reload_success: FloatGauge = "config_last_reload_success_timestamp" in Unit::Seconds;
     /// Reloads of the configuration, by whether it could be used.
     config_reloads: Family<ReloadLabels, Counter> = "config_reloads";
+    /// Requests that wait for a limit of their route.
+    pacing_queue: Family<RouteLabels, Gauge> = "pacing_queue";
+    /// Time that requests waited for a limit before they went on.
+    pacing_wait: Family<RouteLabels, Histogram> = "pacing_wait" in Unit::Seconds,
+        made by Family::new_with_constructor(waits as fn() -> Histogram);
+    /// Requests that had to wait for a limit, by what came of it.
+    paced: Family<PacedLabels, Counter> = "paced";
+    /// Requests under way on a route that bounds their number.
+    route_in_flight: Family<RouteLabels, Gauge> = "route_in_flight";
     /// Log lines lost because they could not be written fast enough.
     log_dropped: Counter = "log_dropped";
 }
@@ -317,6 +331,15 @@ pub struct WriteLabels {
     pub action: &'static str,
     /// `done`, or the code of the refusal.
     pub result: &'static str,
+}
+
+/// Labels of a request that had to wait.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct PacedLabels {
+    /// The route's name.
+    pub route: String,
+    /// `served`, `left` (its caller went away) or `refused` (no room, or its turn too far away).
+    pub outcome: &'static str,
 }
 
 // === impl Metrics ===

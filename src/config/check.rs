@@ -5,7 +5,9 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-use super::{Config, Dimension, Limit, LimitKind, MAX_LIMITS_PER_ROUTE, Route, report::Report};
+use super::{
+    Config, Dimension, Limit, LimitKind, MAX_LIMITS_PER_ROUTE, Published, Route, report::Report, value::duration_text,
+};
 
 /// Reports what does not fit together.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
@@ -47,7 +49,34 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         config.oauth.iter().filter(|(_, oauth)| !oauth.token_url.origin.tls && !is_local(&oauth.token_url.origin.host));
     let plain =
         plain.map(|(name, _)| format!("oauth.{name}: token_url is not https, so secrets cross the network in the clear"));
-    open.chain(stale).chain(unheard).chain(plain).collect()
+    let own = |route: &'_ Route| {
+        let limits = route.limits.iter().filter(|applied| !applied.shared);
+        let above = limits.filter_map(|applied| above_published(&format!("route {:?}", route.name), &applied.limit));
+        above.collect::<Vec<_>>()
+    };
+    let shared = config.limits.values().filter_map(|limit| above_published("limits", limit));
+    let above = shared.chain(config.routes.iter().flat_map(own));
+    open.chain(stale).chain(unheard).chain(plain).chain(above).collect()
+}
+
+/// What a bucket admits in one window above the quota that is published for it, and what to write instead. A window admits
+/// what it says.
+fn above_published(place: &str, limit: &Limit) -> Option<String> {
+    let (Some(published), LimitKind::TokenBucket(bucket)) = (limit.published, limit.kind) else { return None };
+    let admitted = published.admitted_by(bucket);
+    let Published { quota, window } = published;
+    (admitted > f64::from(quota)).then(|| {
+        let (capacity, rate) = published.bucket();
+        let window = duration_text(window);
+        format!(
+            "{place}, limit {:?}: {} + {}/s admits {admitted} in the first {window}, and {quota} are published; write \
+             token_bucket = {{ capacity = {capacity}, refill_per_second = {rate} }} or sliding_window = {{ quota = {quota}, \
+             window = \"{window}\" }}",
+            limit.name,
+            bucket.capacity,
+            bucket.refill_per_second.as_f64(),
+        )
+    })
 }
 
 fn is_local(host: &str) -> bool {

@@ -17,6 +17,7 @@ use super::{
 };
 
 mod delivery;
+mod egress;
 mod guests;
 mod identity;
 mod kind;

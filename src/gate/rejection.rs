@@ -13,6 +13,7 @@ use hyper::{
 
 use super::{
     bad_request::BadRequest,
+    in_flight,
     limited::Limited,
     response::{Response, ResponseBody},
     route::Unrouted,
@@ -45,6 +46,8 @@ pub enum Rejection {
     },
     /// The client has as many sockets open as it may.
     TooManySockets,
+    /// The route, or the client on it, has as many requests under way as it may.
+    TooManyInFlight,
     /// The client's body was too large, too slow or broken.
     Body(Fault),
     /// The upstream gave no answer.
@@ -80,6 +83,7 @@ impl Rejection {
             Self::Limited(_) => Code::RateLimitExceeded,
             Self::StoreUnavailable { .. } => Code::StoreUnavailable,
             Self::TooManySockets => Code::TooManySockets,
+            Self::TooManyInFlight => Code::TooManyInFlight,
             Self::Body(fault) | Self::Upstream(UpstreamError::Request(fault)) => match fault {
                 Fault::TooLarge => Code::BodyTooLarge,
                 Fault::Stalled => Code::RequestTimeout,
@@ -115,6 +119,7 @@ impl Rejection {
             }
             Self::StoreUnavailable { retry_after } => set_retry_after(headers, retry_after_seconds(retry_after)),
             Self::TooManySockets => set_retry_after(headers, retry_after_seconds(SOCKETS_RETRY_AFTER)),
+            Self::TooManyInFlight => set_retry_after(headers, in_flight::RETRY_AFTER_SECONDS),
             Self::BadRequest(_) | Self::Body(_) | Self::Upstream(UpstreamError::Request(_)) => close(headers),
             Self::Upstream(error) => {
                 if code == Code::UpstreamBusy {

@@ -10,18 +10,19 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::access::Entry;
+use super::{access::Entry, in_flight::Place};
 use crate::upstream;
 
 /// A response of the gate.
 pub type Response = hyper::Response<ResponseBody>;
 
-/// Its body. Holds on to its [`InFlight`] until it is sent or dropped, so that a streamed response counts to its end.
+/// Its body. Holds on to its [`InFlight`] and its [`Place`] until it is sent or dropped, so that a streamed response counts to its end.
 pub struct ResponseBody {
     kind: Kind,
     in_flight: Option<InFlight>,
     /// Its line in the access log.
     entry: Option<Box<Entry>>,
+    place: Option<Place>,
 }
 
 enum Kind {
@@ -37,12 +38,12 @@ pub struct InFlight(Gauge);
 impl ResponseBody {
     /// An answer of our own.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None, entry: None }
+        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None, place: None, entry: None }
     }
 
     /// The upstream's answer.
     pub fn upstream(body: upstream::ResponseBody) -> Self {
-        Self { kind: Kind::Upstream(body), in_flight: None, entry: None }
+        Self { kind: Kind::Upstream(body), in_flight: None, place: None, entry: None }
     }
 
     /// Whether the answer is our own.
@@ -54,6 +55,11 @@ impl ResponseBody {
     pub fn hold(&mut self, in_flight: InFlight, entry: Option<Box<Entry>>) {
         self.in_flight = Some(in_flight);
         self.entry = entry;
+    }
+
+    /// Keeps the request's place until this body is done with.
+    pub fn keep(&mut self, place: Place) {
+        self.place = Some(place);
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     bad_request::BadRequest,
     cors::{self, CorsPolicy, Grant},
     guard::{Cooldown, Newcomers},
-    path,
+    in_flight, pacing, path,
     rewrite::Rewrite,
     tenant::Follows,
     websocket,
@@ -48,6 +48,10 @@ pub struct Route {
     pub cors: Option<CorsPolicy>,
     /// What its sockets may do; `None` relays what a connection switches to.
     pub websocket: Option<Arc<websocket::Policy>>,
+    /// How its requests wait for a limit; `None` refuses them.
+    pub pacing: Option<pacing::Policy>,
+    /// How many of its requests may be under way; `None` for any number.
+    pub places: Option<in_flight::Places>,
     /// The `RateLimit-Policy` of its limits; `None` where it has none.
     pub policy: Option<HeaderValue>,
     /// What it counts.

@@ -13,6 +13,8 @@ use super::{
     flood::Floods,
     forward::Forward,
     guard::{Cooldown, Guard, Newcomers},
+    in_flight,
+    pacing::{self, Pacing},
     preflight::Preflights,
     quota,
     rewrite::Rewrite,
@@ -35,7 +37,10 @@ use crate::{
         measured::Measured,
         scale::{ScaleName, real_wait},
     },
-    metrics::{CloseLabels, CodeLabels, DecisionLabels, MessageLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
+    metrics::{
+        CloseLabels, CodeLabels, DecisionLabels, MessageLabels, Metrics, OriginLabels, PacedLabels, RequestLabels,
+        RouteLabels,
+    },
     shutdown::Shutdown,
     upstream::{Credentials, Delivery, Identity, Upstream},
 };
@@ -80,6 +85,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         shadow: violations("shadow"),
         upstream_name: "upstream".into(),
         sockets_name: "websocket-sockets".into(),
+        in_flight_name: "max-in-flight".into(),
         messages_name: "websocket-messages".into(),
     };
     let sockets = websocket::Shared {
@@ -99,7 +105,13 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         },
         sockets: Sockets(Arc::new(sockets)),
         whitelist: Whitelist { entries: config.whitelist.clone().into(), floods, limiter: Arc::clone(&limiter) },
-        throttle: Throttle { limiter, hasher: hasher.clone(), show: config.admin.show_clients, violations },
+        throttle: Throttle {
+            pacing: Pacing::new(Arc::clone(&limiter), shutdown.clone()),
+            limiter,
+            hasher: hasher.clone(),
+            show: config.admin.show_clients,
+            violations,
+        },
         forward: Forward {
             protected: protected_fields(config).into(),
             stripped_parameters: stripped_parameters(&config.identity).into(),
@@ -207,6 +219,15 @@ fn entries(
         newcomers,
         cors: route.cors.as_ref().map(|cors| CorsPolicy::new(cors, preflights())),
         websocket: route.websocket.as_ref().map(|websocket| Arc::new(socket_policy(websocket, route, metrics))),
+        // In shadow nobody waits, and nobody is refused.
+        pacing: route
+            .when_limited
+            .filter(|_| route.mode == Mode::Enforce)
+            .map(|configured| pacing_policy(configured, &route.name, metrics)),
+        places: route.max_in_flight.filter(|_| route.mode == Mode::Enforce).map(|most| {
+            let labels = RouteLabels { route: route.name.clone() };
+            in_flight::Places::new(most, metrics.route_in_flight.get_or_create(&labels).clone())
+        }),
         policy,
         counters,
     });
@@ -320,6 +341,19 @@ fn socket_policy(config: &config::WebSocket, route: &config::Route, metrics: &Me
             refused: messages(refused),
             closes: Close::ALL.map(closes),
         },
+    }
+}
+
+fn pacing_policy(configured: config::WhenLimited, route: &str, metrics: &Metrics) -> pacing::Policy {
+    let labels = RouteLabels { route: route.to_owned() };
+    let paced = |outcome| metrics.paced.get_or_create(&PacedLabels { route: route.to_owned(), outcome }).clone();
+    pacing::Policy {
+        configured,
+        waiting: metrics.pacing_queue.get_or_create(&labels).clone(),
+        waited: metrics.pacing_wait.get_or_create(&labels).clone(),
+        served: paced("served"),
+        left: paced("left"),
+        refused: paced("refused"),
     }
 }
 

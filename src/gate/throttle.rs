@@ -1,18 +1,22 @@
-//! The limits: charges a request against all limits of its route at once, and refuses it where one lacks tokens.
+//! The limits: has a request take its [place](super::in_flight) where the route bounds how many are under way, then charges it
+//! against all limits of its route at once, and where one lacks tokens refuses it, or has it [wait](super::pacing), as the route
+//! says.
 //!
 //! Promised: one question to the limiter a request; what was not used is given back, by the status of the answer; such an
 //! answer, and every 429 of the upstream, passes as it came; every other says how much is left. A 429 of the upstream begins
 //! the pause it asks for, where the route heeds it. Where its mode is shadow, the same is decided, charged and told, and
 //! nobody is refused.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hyper::StatusCode;
+use tokio::time::Instant;
 
 use super::{
     Outcome,
     bad_request::BadRequest,
     call::Call,
+    pacing::Pacing,
     question::Question,
     rejection::Rejection,
     response::Response,
@@ -23,7 +27,10 @@ use super::{
 };
 use crate::{
     config::ShowClients,
-    limiter::{Decision, Limiter, Standing, key::KeyHasher},
+    limiter::{
+        Decision, Limiter, Receipt, Standing, Standings,
+        key::{Key, KeyHasher},
+    },
 };
 
 /// Holds requests to the limits of their route.
@@ -31,6 +38,8 @@ use crate::{
 pub struct Throttle {
     /// Decides.
     pub limiter: Arc<Limiter>,
+    /// Has requests wait.
+    pub pacing: Arc<Pacing>,
     /// Names buckets.
     pub hasher: KeyHasher,
     /// How clients are called where they are listed.
@@ -40,7 +49,31 @@ pub struct Throttle {
 }
 
 impl Stage for Throttle {
-    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
+        let route = Arc::clone(&call.route);
+        let wait = route.pacing.as_ref().map_or(Duration::ZERO, |policy| policy.configured.wait);
+        let until = Instant::now() + wait;
+        let place = match route.places.as_ref().filter(|_| !call.exempt) {
+            // In a box, for the sake of requests that never wait.
+            Some(places) => Some(Box::pin(places.enter(self.waiter(&call), route.pacing.as_ref(), until)).await?),
+            None => None,
+        };
+        let mut response = self.charge(call, until, next).await?;
+        if let Some(place) = place {
+            response.body_mut().keep(place);
+        }
+        Ok(response)
+    }
+}
+
+impl Throttle {
+    /// As whom a client takes its turns.
+    fn waiter(&self, call: &Call) -> Key {
+        call.client.add_identity(self.hasher.start("pacing")).finish()
+    }
+
+    /// Passes on what the limits admit, no later than `until`.
+    async fn charge(&self, mut call: Box<Call>, until: Instant, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
         let tenants = match Tenants::of(&route, &call, &self.hasher) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
@@ -54,27 +87,7 @@ impl Stage for Throttle {
         if question.charges().is_empty() {
             return next.call(call).await;
         }
-        let decision = self.limiter.decide(question.charges()).await;
-        question.see(&call, &decision, self.show);
-        let (receipt, standings) = match decision {
-            Decision::Admitted { receipt, standings } => (Some(receipt), Some(standings)),
-            Decision::Unlimited => (None, None),
-            // Only a pause was asked about, and nobody knows of one.
-            Decision::Unavailable { .. } if call.exempt || route.is_shadow() => (None, None),
-            Decision::Refused { standings } => {
-                let rejection = question.refused(&standings, call.request.headers());
-                if !route.is_shadow() {
-                    return Err(rejection);
-                }
-                self.violations.would_refuse(&Seen::of(&call), &rejection);
-                call.notes.shadowed();
-                (None, Some(standings))
-            }
-            Decision::Unavailable { retry_after } => return Err(Rejection::StoreUnavailable { retry_after }),
-        };
-        if receipt.is_some() {
-            question.limits().iter().for_each(|limit| _ = limit.admitted.inc());
-        }
+        let (receipt, standings) = self.decide(&question, &call, until).await?;
         call.notes.factors(standings.iter().flatten().map(|standing: &Standing| standing.factor));
         let outcome = next.call(call).await;
         let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
@@ -101,9 +114,45 @@ impl Stage for Throttle {
         }
         Ok(response)
     }
-}
 
-impl Throttle {
+    /// What the limits say; nothing where nobody says anything. On its own, so that its parts are not kept while the upstream
+    /// answers.
+    async fn decide(
+        &self,
+        question: &Question<'_>,
+        call: &Call,
+        until: Instant,
+    ) -> Result<(Option<Receipt>, Option<Standings>), Rejection> {
+        let decision = match &call.route.pacing {
+            None => self.limiter.decide(question.charges()).await,
+            Some(policy) => {
+                // In a box, so that requests which never wait need not carry what waiting takes.
+                Box::pin(self.pacing.admit(policy, question, self.waiter(call), until)).await
+            }
+        };
+        question.see(call, &decision, self.show);
+        let is_shadow = call.route.is_shadow();
+        match decision {
+            Decision::Admitted { receipt, standings } => {
+                question.limits().iter().for_each(|limit| _ = limit.admitted.inc());
+                Ok((Some(receipt), Some(standings)))
+            }
+            Decision::Unlimited => Ok((None, None)),
+            // Only a pause was asked about, and nobody knows of one.
+            Decision::Unavailable { .. } if call.exempt || is_shadow => Ok((None, None)),
+            Decision::Unavailable { retry_after } => Err(Rejection::StoreUnavailable { retry_after }),
+            Decision::Refused { standings } => {
+                let rejection = question.refused(&standings, call.request.headers());
+                if !is_shadow {
+                    return Err(rejection);
+                }
+                self.violations.would_refuse(&Seen::of(call), &rejection);
+                call.notes.shadowed();
+                Ok((None, Some(standings)))
+            }
+        }
+    }
+
     /// Passes a call on that no limit can decide about, and tells that it would have been refused.
     async fn pass_unasked(&self, call: Box<Call>, reason: BadRequest, next: &impl Next) -> Outcome {
         self.violations.would_refuse(&Seen::of(&call), &reason.into());

@@ -16,6 +16,7 @@ use super::{
     call::{Call, RequestId},
     client::Client,
     flood::{Event, Floods},
+    in_flight::RETRY_AFTER_SECONDS,
     rejection::{Rejection, SOCKETS_RETRY_AFTER},
     route::Route,
     stage::{Next, Stage},
@@ -39,6 +40,8 @@ pub struct ViolationLog {
     pub upstream_name: Arc<str>,
     /// The same where a client has too many sockets.
     pub sockets_name: Arc<str>,
+    /// The same where too many requests are under way.
+    pub in_flight_name: Arc<str>,
     /// The same where a message closed its socket.
     pub messages_name: Arc<str>,
 }
@@ -75,6 +78,7 @@ impl Stage for ViolationLog {
                 self.tell(&seen, LOCAL, &limited.limit, Some(limited.retry_after), limited.remaining());
             }
             Err(Rejection::TooManySockets) => self.refused(&seen, &self.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs())),
+            Err(Rejection::TooManyInFlight) => self.refused(&seen, &self.in_flight_name, Some(RETRY_AFTER_SECONDS)),
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 self.upstream.inc();
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());

@@ -5,12 +5,23 @@
 //! bucket admits at most what it held at its beginning plus rate × time. Not promised: that it admits the last millionth
 //! of a token of that.
 //!
+//! A place may be [reserved](Bucket::reserve) before its tokens are there: the bucket then owes them, and gains nothing until
+//! it has made up for them. All that is taken in any stretch of time, each at the time for which it was taken, is held to the
+//! same promise.
+//!
 //! A bucket knows no clock. What its time is, and how fast it runs, is [`scale`](super::scale)'s business.
 
 use crate::config::TokenBucket;
 
 /// Micro-tokens in a token, and microseconds in a second.
 pub const MICRO: u64 = 1_000_000;
+
+/// The most that a bucket may owe, in micro-tokens; stores keep no more bytes for it.
+pub const OWED_MAX: u64 = MICRO * MICRO;
+
+/// The longest time ahead of which a place is reserved, in microseconds: an hour. So long a product of times still fits where
+/// scripts reckon.
+pub const AHEAD_MAX: u64 = 3600 * MICRO;
 
 /// Capacity and refill rate of a bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,8 +35,10 @@ pub struct Bucket {
 /// What a bucket held at a moment of its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Level {
-    /// In micro-tokens.
+    /// In micro-tokens; 0 where it owes.
     pub tokens: u64,
+    /// Micro-tokens that were taken before they were there.
+    pub owed: u64,
     /// In microseconds.
     pub at: u64,
 }
@@ -35,24 +48,43 @@ pub struct Level {
 impl Bucket {
     /// A full bucket: what one is before it is first charged, and after it was forgotten.
     pub fn full(self, now: u64) -> Level {
-        Level { tokens: self.capacity, at: now }
+        Level { tokens: self.capacity, owed: 0, at: now }
+    }
+
+    /// What it gains in `time`, in micro-tokens, rounded down.
+    pub fn gain(self, time: u64) -> u64 {
+        u64::try_from(u128::from(time) * u128::from(self.rate) / u128::from(MICRO)).unwrap_or(u64::MAX)
     }
 
     /// The level at `now`. Time never goes back: a `now` before the level's own changes nothing.
     pub fn settle(self, level: Level, now: u64) -> Level {
-        let accrued = u128::from(now.saturating_sub(level.at)) * u128::from(self.rate) / u128::from(MICRO);
-        let tokens = (u128::from(level.tokens) + accrued).min(u128::from(self.capacity));
-        Level { tokens: u64::try_from(tokens).unwrap_or(self.capacity), at: level.at.max(now) }
+        let gained = self.gain(now.saturating_sub(level.at));
+        self.refund(Level { at: level.at.max(now), ..level }, gained)
     }
 
     /// A settled level less `cost`; `None` where it does not hold so much.
     pub fn charge(self, level: Level, cost: u64) -> Option<Level> {
-        Some(Level { tokens: level.tokens.checked_sub(cost)?, at: level.at })
+        self.reserve(level, cost, 0)
+    }
+
+    /// A settled level less `cost`, which it may owe as far as it makes up for all it owes within so many microseconds: they
+    /// are how long to [wait](Self::wait) for `cost`. `None` where that takes longer.
+    pub fn reserve(self, level: Level, cost: u64, within: u64) -> Option<Level> {
+        let missing = level.owed.saturating_add(cost.saturating_sub(level.tokens));
+        let most = self.gain(within).min(OWED_MAX);
+        (missing <= most).then_some(Level { tokens: level.tokens.saturating_sub(cost), owed: missing, at: level.at })
     }
 
     /// A settled level with `cost` given back. What would overflow is lost.
     pub fn refund(self, level: Level, cost: u64) -> Level {
-        Level { tokens: level.tokens.saturating_add(cost).min(self.capacity), at: level.at }
+        let tokens = level.tokens.saturating_add(cost.saturating_sub(level.owed)).min(self.capacity);
+        Level { tokens, owed: level.owed.saturating_sub(cost), at: level.at }
+    }
+
+    /// The same for what was reserved, and whose time is `ahead` microseconds away; `None` where the bucket owes for longer.
+    /// Then somebody's place is behind it, and giving it back would let another have a time that is taken.
+    pub fn give_back(self, level: Level, cost: u64, ahead: u64) -> Option<Level> {
+        (level.owed <= self.gain(ahead)).then(|| self.refund(level, cost))
     }
 
     /// How long until a bucket that now holds `tokens` holds `amount`, to the microsecond of its own time: one less is not
@@ -110,17 +142,62 @@ mod tests {
 
     #[test]
     fn a_refund_never_fills_above_the_capacity() {
-        let level = Level { tokens: 9 * MICRO, at: 7 };
+        let level = Level { tokens: 9 * MICRO, owed: 0, at: 7 };
         assert_eq!(GUEST.refund(level, 3 * MICRO), GUEST.full(7));
     }
 
     #[test]
     fn a_smaller_capacity_holds_at_once() {
-        let level = Level { tokens: 50 * MICRO, at: 7 };
+        let level = Level { tokens: 50 * MICRO, owed: 0, at: 7 };
         assert_eq!(GUEST.settle(level, 7), GUEST.full(7));
     }
 
+    #[test]
+    fn places_lie_one_after_the_other_and_only_the_last_is_given_back() {
+        let (second, mut level) = (MICRO, Level { tokens: 0, owed: 0, at: 0 });
+        for place in 1..=6 {
+            let before = level;
+            level = GUEST.reserve(level, MICRO, 3 * second).unwrap();
+            assert_eq!(GUEST.wait(before.tokens, MICRO + before.owed), place * 500_000, "place {place}");
+        }
+        assert_eq!(GUEST.reserve(level, MICRO, 3 * second), None, "beyond three seconds");
+        assert_eq!(GUEST.give_back(level, MICRO, 2_999_999), None, "somebody is behind");
+        assert_eq!(GUEST.give_back(level, MICRO, 3 * second).unwrap().owed, 5 * MICRO);
+        assert_eq!(GUEST.settle(level, 3 * second), Level { tokens: 0, owed: 0, at: 3 * second });
+        assert_eq!(GUEST.settle(level, 4 * second), Level { tokens: 2 * MICRO, owed: 0, at: 4 * second });
+        assert_eq!(GUEST.refund(level, 7 * MICRO), Level { tokens: MICRO, owed: 0, at: 0 });
+    }
+
     proptest! {
+        #[test]
+        fn what_is_reserved_passes_when_an_admission_would_and_never_later_than_asked(
+            bucket in any_bucket(), steps in prop::collection::vec((0..5_000_000_u64, 1..=100_u64, 0..9_000_000_u64), 1..80),
+        ) {
+            let (mut level, mut now) = (bucket.full(0), 0);
+            let mut passed: Vec<(u64, u64)> = Vec::new();
+            for (pause, percent, within) in steps {
+                now += pause;
+                let cost = (bucket.capacity * percent / 100).max(1);
+                let settled = bucket.settle(level, now);
+                if let Some(left) = bucket.reserve(settled, cost, within) {
+                    let wait = bucket.wait(0, left.owed);
+                    prop_assert!(wait <= within);
+                    passed.push((now + wait, cost));
+                    level = left;
+                }
+            }
+            for (first, &(begin, _)) in passed.iter().enumerate() {
+                let mut taken = 0_u128;
+                for &(end, cost) in &passed[first..] {
+                    taken += u128::from(cost);
+                    // A place is told to the microsecond, rounded up.
+                    let time = u128::from(end.max(begin) - begin + 1);
+                    let most = u128::from(bucket.capacity) * u128::from(MICRO) + time * u128::from(bucket.rate);
+                    prop_assert!(taken * u128::from(MICRO) <= most);
+                }
+            }
+        }
+
         #[test]
         fn no_window_admits_more_than_it_began_with_plus_rate_times_time(
             bucket in any_bucket(),
@@ -153,7 +230,7 @@ mod tests {
         fn a_wait_is_enough_and_one_microsecond_less_is_not(
             bucket in any_bucket(), tokens in any::<u64>(), amount in any::<u64>(), at in 0..1_u64 << 53,
         ) {
-            let level = Level { tokens: tokens % bucket.capacity, at };
+            let level = Level { tokens: tokens % bucket.capacity, owed: 0, at };
             let amount = level.tokens + 1 + amount % (bucket.capacity - level.tokens);
             let wait = bucket.wait(level.tokens, amount);
             prop_assert!(bucket.settle(level, at + wait).tokens >= amount);
@@ -165,7 +242,7 @@ mod tests {
             bucket in any_bucket(), tokens in any::<u64>(), at in 0..1_u64 << 53,
             half in 0..1_u64 << 40, whole in 0..1_u64 << 40,
         ) {
-            let level = Level { tokens: tokens % bucket.capacity, at };
+            let level = Level { tokens: tokens % bucket.capacity, owed: 0, at };
             let once = bucket.settle(level, at + half + whole);
             let twice = bucket.settle(bucket.settle(level, at + half), at + half + whole);
             prop_assert_eq!(once.at, twice.at);
@@ -174,7 +251,7 @@ mod tests {
 
         #[test]
         fn time_never_goes_back(bucket in any_bucket(), at in 0..1_u64 << 53, now in 0..1_u64 << 53) {
-            let level = Level { tokens: 0, at };
+            let level = Level { tokens: 0, owed: 0, at };
             let settled = bucket.settle(level, now);
             prop_assert!(settled.at >= at && settled.at >= now);
             prop_assert!(now > at || settled == level);

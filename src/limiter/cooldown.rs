@@ -20,6 +20,7 @@ use super::{
     Charge, Limit, Limiter, Place, Terms,
     bucket::{Bucket, MICRO},
     key::Key,
+    micros,
 };
 use crate::config::Factor;
 
@@ -73,10 +74,6 @@ impl Limiter {
             Place::Redis(fleet) => self.failures.count_if(fleet.pause(&charge).await),
         }
     }
-}
-
-fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]

@@ -113,8 +113,9 @@ impl Denied {
         match charge.limit.kind {
             Kind::Bucket(bucket) => {
                 let scaled = micros.saturating_mul(u64::from(standing.factor.millionths())).div_ceil(MICRO);
-                let level = Level { tokens: standing.tokens, at: 0 };
-                Some(Standing { tokens: bucket.settle(level, scaled).tokens, ..standing })
+                let level = Level { tokens: standing.tokens, owed: standing.owed, at: 0 };
+                let level = bucket.settle(level, scaled);
+                Some(Standing { tokens: level.tokens, owed: level.owed, ..standing })
             }
             // Nothing comes back before the wait for so much is over; for less, the wait may be shorter.
             Kind::Window(_) if charge.cost < cost => None,
@@ -141,7 +142,7 @@ mod tests {
     }
 
     fn told(tokens: u64, factor: f64) -> Standings {
-        [Standing { tokens, factor: Factor::new(factor).unwrap(), wait: 0 }].into_iter().collect()
+        [Standing { tokens, owed: 0, factor: Factor::new(factor).unwrap(), wait: 0 }].into_iter().collect()
     }
 
     #[test]
@@ -172,7 +173,7 @@ mod tests {
         let (denied, now) = (Denied::new(), Instant::now());
         let limit = Limit { kind: Window { quota: 10 * MICRO, length: 4 * MICRO }.into(), ..slow() };
         let charge = |cost| [Charge { limit: &limit, key: key("a"), cost: cost * MICRO, terms: Terms::Take }];
-        let told = [Standing { tokens: MICRO, factor: Factor::ONE, wait: 2 * MICRO }].into_iter().collect();
+        let told = [Standing { tokens: MICRO, owed: 0, factor: Factor::ONE, wait: 2 * MICRO }].into_iter().collect();
         denied.remember(&charge(3), &told, now);
         let refused = |cost, micros| denied.refusal(&charge(cost), now + Duration::from_micros(micros));
         assert_eq!(refused(3, 500_000).unwrap()[0], Standing { wait: 1_499_999, ..told[0] });

@@ -16,6 +16,8 @@
 //! A share is not cut out of the limit: instead a request costs N times as much of the whole, which is the same without
 //! rounding, and needs no conversion when Redis goes or comes back.
 
+use std::time::Duration;
+
 use arrayvec::ArrayVec;
 use prometheus_client::metrics::gauge::Gauge;
 
@@ -25,6 +27,7 @@ use super::{
     debts::{Debt, Debts},
     key::Key,
     memory::Memory,
+    micros,
     scale::ScaleName,
 };
 use crate::config::{self, Factor, OnFailure};
@@ -74,11 +77,11 @@ impl Fallback {
         if let Self::Local(local) = self { Some(local) } else { None }
     }
 
-    /// Decides in Redis' place, as one of `replicas`; fails only where there is no room for another bucket. At most
+    /// Reserves in Redis' place, as one of `replicas`; fails only where there is no room for another bucket. At most
     /// [`MAX_CHARGES`] charges.
-    pub(super) fn decide(&self, charges: &[Charge<'_>], replicas: u32) -> Result<Decision, StoreError> {
+    pub(super) fn reserve(&self, charges: &[Charge<'_>], within: Duration, replicas: u32) -> Result<Decision, StoreError> {
         match self {
-            Self::Local(local) => local.decide(charges, replicas),
+            Self::Local(local) => local.reserve(charges, within, replicas),
             Self::Deny => Ok(Decision::Unavailable { retry_after: RETRY_AFTER }),
             Self::Allow => Ok(Decision::Unlimited),
         }
@@ -88,10 +91,10 @@ impl Fallback {
 // === impl Local ===
 
 impl Local {
-    fn decide(&self, charges: &[Charge<'_>], replicas: u32) -> Result<Decision, StoreError> {
+    fn reserve(&self, charges: &[Charge<'_>], within: Duration, replicas: u32) -> Result<Decision, StoreError> {
         let limits = limits(charges, replicas);
         let Verdict { admitted, at, standings } =
-            self.memory.decide_at(&shared(charges, &limits, replicas), self.memory.now())?;
+            self.memory.reserve_at(&shared(charges, &limits, replicas), micros(within), self.memory.now())?;
         let own = |(standing, charge): (_, &Charge<'_>)| own(standing, charge.limit, share(charge, replicas));
         let standings = standings.iter().zip(charges).map(own).collect();
         if !admitted {
@@ -129,6 +132,25 @@ impl Local {
         let _ = self.memory.refund_at(&shared(charges, &limits, replicas), at, self.memory.now());
         let buckets = charges.iter().filter(|charge| matches!(charge.limit.kind, Kind::Bucket(_)));
         buckets.filter(|charge| !self.debts.forgive(charge)).copied().collect()
+    }
+
+    /// Gives back a place that was reserved here for `at` as one of `replicas`, where it is the last.
+    pub(super) fn give_back(
+        &self,
+        charges: &[Charge<'_>],
+        replicas: u32,
+        at: u64,
+        ahead: Duration,
+    ) -> Result<bool, StoreError> {
+        let limits = limits(charges, replicas);
+        let shared = shared(charges, &limits, replicas);
+        let given = self.memory.give_back_at(&shared, at, micros(ahead), self.memory.now())?;
+        if given {
+            for charge in charges.iter().filter(|charge| matches!(charge.limit.kind, Kind::Bucket(_))) {
+                self.debts.forgive(charge);
+            }
+        }
+        Ok(given)
     }
 
     /// Takes over what Redis gave back, to buckets: when a window here noted the charge is not known.
@@ -212,7 +234,13 @@ fn own(standing: &Standing, limit: &Limit, replicas: u32) -> Standing {
         Kind::Bucket(_) => Factor::new(f64::from(standing.factor.millionths() / replicas) / 1e6),
         Kind::Window(_) => None,
     };
-    Standing { tokens: standing.tokens / u64::from(replicas), factor: factor.unwrap_or(standing.factor), ..*standing }
+    let share = u64::from(replicas);
+    Standing {
+        tokens: standing.tokens / share,
+        owed: standing.owed.div_ceil(share),
+        factor: factor.unwrap_or(standing.factor),
+        ..*standing
+    }
 }
 
 #[cfg(test)]

@@ -125,18 +125,20 @@ impl Fleet {
         Ok(fleet)
     }
 
-    pub(super) async fn decide(&self, charges: &[Charge<'_>]) -> Result<Decision, StoreError> {
+    pub(super) async fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> Result<Decision, StoreError> {
         if charges.len() > MAX_CHARGES {
             return Err(StoreError::Refused);
         }
         let asked = Instant::now();
-        if self.is_up()
+        // What is remembered says whether a request may pass now, not whether it may wait.
+        if within.is_zero()
+            && self.is_up()
             && let Some(standings) = self.denied.refusal(charges, asked)
         {
             self.denied_fast.inc();
             return Ok(Decision::Refused { standings });
         }
-        match self.ask(charges).await {
+        match self.ask(charges, within).await {
             Ok(Verdict { admitted, at, standings }) => {
                 if let Some(local) = self.fallback.local() {
                     local.mirror(charges, admitted, &standings);
@@ -150,7 +152,27 @@ impl Fleet {
             Err(error) => {
                 self.failures.count(error);
                 self.fallback_decisions.inc();
-                self.fallback.decide(charges, self.replicas.counted())
+                self.fallback.reserve(charges, within, self.replicas.counted())
+            }
+        }
+    }
+
+    /// Gives back a place to whoever it was reserved with.
+    pub(super) async fn give_back(
+        &self,
+        receipt: &Receipt,
+        charges: &[Charge<'_>],
+        ahead: Duration,
+    ) -> Result<bool, StoreError> {
+        self.denied.forget(charges);
+        match (receipt.charged, self.fallback.local()) {
+            (Charged::Local { replicas }, Some(local)) => local.give_back(charges, replicas, receipt.at, ahead),
+            (_, local) => {
+                let given = self.redis.give_back(charges, receipt.at, ahead).await?;
+                if let Some(local) = local.filter(|_| given) {
+                    local.refunded(charges);
+                }
+                Ok(given)
             }
         }
     }
@@ -269,15 +291,16 @@ impl Fleet {
     }
 
     /// Asks Redis; whatever the same buckets owe is charged there first, on the same connection, without waiting for it.
-    async fn ask(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+    async fn ask(&self, charges: &[Charge<'_>], within: Duration) -> Result<Verdict, StoreError> {
         let Some(local) = self.fallback.local().filter(|local| !local.debts().is_empty()) else {
-            return self.redis.decide(charges).await;
+            return self.redis.reserve(charges, within).await;
         };
         if !charges.iter().all(|charge| self.redis.reaches(charge.key)) {
             return Err(StoreError::Unreachable);
         }
         let owed = charges.iter().filter_map(|charge| Some((charge.key, local.take_debt(charge.key)?))).collect();
-        let (_, verdict) = tokio::join!(biased; self.pay(Unpaid { owed, debts: local.debts() }), self.redis.decide(charges));
+        let paid = self.pay(Unpaid { owed, debts: local.debts() });
+        let (_, verdict) = tokio::join!(biased; paid, self.redis.reserve(charges, within));
         verdict
     }
 

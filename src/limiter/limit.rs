@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use super::{
-    Standing,
-    bucket::{Bucket, MICRO},
-    scale::{ScaleName, real_wait},
+    Charge, Standing, Terms,
+    bucket::{Bucket, Level, MICRO},
+    micros,
+    scale::{ScaleName, real_wait, scaled_span},
     window::Window,
 };
 use crate::config::{Factor, LimitKind};
@@ -31,6 +32,16 @@ pub enum Kind {
     Window(Window),
 }
 
+/// How long a request that was admitted has to wait until all that it took is there; zero where it may go.
+pub fn waiting(charges: &[Charge<'_>], standings: &[Standing]) -> Duration {
+    let wait = |(charge, standing): (&Charge<'_>, &Standing)| {
+        // What was taken is in what the bucket owes.
+        let missing = if charge.terms == Terms::Take { 0 } else { charge.cost };
+        charge.limit.wait(standing, missing)
+    };
+    charges.iter().zip(standings).map(wait).max().unwrap_or_default()
+}
+
 // === impl Limit ===
 
 impl Limit {
@@ -52,39 +63,66 @@ impl Limit {
             Kind::Bucket(bucket) => bucket.capacity,
             Kind::Window(window) => window.in_force(factor, self.slowest, 0),
         };
-        Standing { tokens, factor, wait: 0 }
+        Standing { tokens, owed: 0, factor, wait: 0 }
     }
 
-    /// What is taken from a limit that stands so after it was asked for `cost`, in micro-tokens; of a bucket, what it lacks.
+    /// What is taken from a limit that stands so after it was asked for `cost`, in micro-tokens; of a bucket, what it lacks;
+    /// with what is owed.
     pub fn taken(&self, standing: &Standing, cost: u64) -> u64 {
         let most = match self.kind {
             Kind::Bucket(bucket) => bucket.capacity,
             Kind::Window(window) => window.in_force(standing.factor, self.slowest, cost),
         };
-        most.saturating_sub(standing.tokens)
+        most.saturating_sub(standing.tokens).saturating_add(standing.owed)
     }
 
-    /// How a limit stands that stood so when it admitted `cost`; `None` where it could not.
-    pub fn charged(&self, standing: Standing, cost: u64) -> Option<Standing> {
+    /// How a limit stands that stood so when it admitted `cost`: what it did not have is owed.
+    pub fn charged(&self, standing: Standing, cost: u64) -> Standing {
         let wait = match self.kind {
             Kind::Window(window) if standing.wait == 0 => window.length,
             _ => standing.wait,
         };
-        Some(Standing { tokens: standing.tokens.checked_sub(cost)?, wait, ..standing })
+        let owed = standing.owed.saturating_add(cost.saturating_sub(standing.tokens));
+        Standing { tokens: standing.tokens.saturating_sub(cost), owed, wait, ..standing }
     }
 
     /// How a limit stands that stood so when `cost`, which it had admitted, was given back at once.
     pub fn given_back(&self, standing: Standing, cost: u64) -> Standing {
         let wait = if self.taken(&standing, cost) > cost { standing.wait } else { 0 };
-        Standing { tokens: standing.tokens + cost, wait, ..standing }
+        let tokens = standing.tokens + cost.saturating_sub(standing.owed);
+        Standing { tokens, owed: standing.owed.saturating_sub(cost), wait, ..standing }
     }
 
-    /// The real time until `cost`, which was asked for, is there: zero when it is, and exact as long as the factor stays what
-    /// it is. Of a bucket, any cost will do.
+    /// How a limit stands so much later, if nobody takes anything. Of a window that admitted ahead, no more is known than when
+    /// that will count no more.
+    pub fn later(&self, standing: &Standing, elapsed: Duration) -> Standing {
+        match self.kind {
+            Kind::Bucket(bucket) => {
+                let level = Level { tokens: standing.tokens, owed: standing.owed, at: 0 };
+                let level = bucket.settle(level, scaled_span(micros(elapsed), standing.factor));
+                Standing { tokens: level.tokens, owed: level.owed, ..*standing }
+            }
+            Kind::Window(window) => {
+                let left = standing.wait.checked_sub(micros(elapsed));
+                let over = (standing.wait + window.length).saturating_sub(micros(elapsed));
+                match left {
+                    Some(wait) => Standing { wait, ..*standing },
+                    None if standing.owed > 0 => Standing { owed: 0, wait: over, ..*standing },
+                    None => Standing { wait: 0, ..*standing },
+                }
+            }
+        }
+    }
+
+    /// The real time until `cost`, which was asked for, is there beside what is owed: zero when it is, and exact as long as the
+    /// factor stays what it is. Of a bucket, any cost will do.
     pub fn wait(&self, standing: &Standing, cost: u64) -> Duration {
         Duration::from_micros(match self.kind {
-            Kind::Bucket(bucket) => real_wait(bucket.wait(standing.tokens, cost), standing.factor),
-            Kind::Window(_) if standing.tokens >= cost => 0,
+            Kind::Bucket(bucket) => {
+                let amount = cost.saturating_add(standing.owed);
+                real_wait(bucket.wait(standing.tokens, amount), standing.factor)
+            }
+            Kind::Window(_) if standing.owed == 0 && standing.tokens >= cost => 0,
             Kind::Window(_) => standing.wait,
         })
     }
@@ -156,7 +194,7 @@ mod tests {
             (10_000_000, 1.0, 0, 0),
         ];
         for (tokens, factor, fits, next) in table {
-            let standing = Standing { tokens, factor: Factor::new(factor).unwrap(), wait: 0 };
+            let standing = Standing { tokens, owed: 0, factor: Factor::new(factor).unwrap(), wait: 0 };
             assert_eq!(limit().wait(&standing, MICRO), Duration::from_micros(fits), "{standing:?}");
             assert_eq!(limit().until_next_token(&standing), Duration::from_micros(next), "{standing:?}");
         }
@@ -170,7 +208,7 @@ mod tests {
         let table =
             [(1.0, 90, 1, 100, 10), (0.255, 0, 1, 25, 25), (0.001, 5, 1, 5, 0), (0.05, 0, 8, 5, 8), (1.5, 50, 1, 150, 100)];
         for (factor, tokens, cost, in_force, taken) in table {
-            let standing = Standing { tokens: tokens * MICRO, factor: Factor::new(factor).unwrap(), wait: 7 };
+            let standing = Standing { tokens: tokens * MICRO, owed: 0, factor: Factor::new(factor).unwrap(), wait: 7 };
             assert_eq!(limit.untouched(standing.factor).tokens, in_force * MICRO, "{factor}");
             assert_eq!(limit.taken(&standing, cost * MICRO), taken * MICRO, "{factor}");
         }

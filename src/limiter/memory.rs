@@ -13,6 +13,7 @@ use std::{
     collections::HashMap,
     hash::BuildHasherDefault,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use arrayvec::ArrayVec;
@@ -23,7 +24,8 @@ use super::{
     Charge, Kind, Limit, MAX_CHARGES, Standing, Standings, Store, StoreError, Terms, Verdict,
     bucket::MICRO,
     key::{FirstWord, Key},
-    scale::{ScaleName, Timeline},
+    micros,
+    scale::{ScaleName, Timeline, scaled_span},
     timelines::Timelines,
 };
 use crate::config::Factor;
@@ -111,32 +113,50 @@ impl Memory {
 
     /// [`Store::decide`] at a given time.
     pub fn decide_at(&self, charges: &[Charge<'_>], now: u64) -> Result<Verdict, StoreError> {
+        self.reserve_at(charges, 0, now)
+    }
+
+    /// [`Store::reserve`] at a given time, within so many microseconds.
+    pub fn reserve_at(&self, charges: &[Charge<'_>], within: u64, now: u64) -> Result<Verdict, StoreError> {
         let mut locked = self.lock_all(charges)?;
         let settled = self.settle(&locked, charges, now);
         let standing = |(bucket, charge): (&Settled, &Charge<'_>)| {
             if bucket.asked { bucket.standing } else { charge.limit.untouched(bucket.pace.factor) }
         };
         let mut standings: Standings = settled.iter().zip(charges).map(standing).collect();
-        let admitted =
-            settled.iter().zip(charges).all(|(bucket, charge)| !bucket.asked || bucket.standing.tokens >= charge.cost);
-        if admitted {
+        let due = |(bucket, charge): (&Settled, &Charge<'_>)| {
+            if !bucket.asked {
+                return Some(now);
+            }
+            let entry = locked[bucket.place].1.buckets.get(&charge.key).filter(|_| bucket.known);
+            let state = entry.map(|entry| &entry.state);
+            State::due(state, charge.limit, bucket.pace, &bucket.standing, charge.cost, within)
+        };
+        let dues: Option<ArrayVec<u64, MAX_CHARGES>> = settled.iter().zip(charges).map(due).collect();
+        if let Some(dues) = &dues {
             self.make_room(&mut locked, &settled, now)?;
-            for ((bucket, charge), standing) in settled.iter().zip(charges).zip(&mut standings) {
+            for (((bucket, charge), due), standing) in settled.iter().zip(charges).zip(dues).zip(&mut standings) {
                 if bucket.written {
-                    self.write(&mut locked[bucket.place].1, charge, bucket, Movement::Take(charge.cost));
+                    let movement = Movement::Take { cost: charge.cost, due: *due };
+                    self.write(&mut locked[bucket.place].1, charge, bucket, movement);
                     if charge.terms == Terms::Take {
-                        *standing = charge.limit.charged(*standing, charge.cost).unwrap_or(*standing);
+                        *standing = charge.limit.charged(*standing, charge.cost);
                     }
                 }
             }
         }
-        Ok(Verdict { admitted, at: if admitted { now } else { 0 }, standings })
+        Ok(Verdict { admitted: dues.is_some(), at: if dues.is_some() { now } else { 0 }, standings })
     }
 
     /// [`Store::refund`] at a given time.
     pub fn refund_at(&self, charges: &[Charge<'_>], at: u64, now: u64) -> Result<(), StoreError> {
         let mut locked = self.lock_all(charges)?;
         let settled = self.settle(&locked, charges, now);
+        self.give(&mut locked, &settled, charges, at);
+        Ok(())
+    }
+
+    fn give(&self, locked: &mut Locked<'_>, settled: &[Settled], charges: &[Charge<'_>], at: u64) {
         for (bucket, charge) in settled.iter().zip(charges) {
             // A bucket that was forgotten is full.
             if bucket.known {
@@ -144,7 +164,22 @@ impl Memory {
                 self.write(&mut locked[bucket.place].1, charge, bucket, movement);
             }
         }
-        Ok(())
+    }
+
+    /// [`Store::give_back`] at a given time, so many microseconds ahead of the place's.
+    pub fn give_back_at(&self, charges: &[Charge<'_>], at: u64, ahead: u64, now: u64) -> Result<bool, StoreError> {
+        let mut locked = self.lock_all(charges)?;
+        let settled = self.settle(&locked, charges, now);
+        let is_last = |(bucket, charge): (&Settled, &Charge<'_>)| match charge.limit.kind {
+            Kind::Bucket(kind) => bucket.standing.owed <= kind.gain(scaled_span(ahead, bucket.pace.factor)),
+            // A log tells places apart.
+            Kind::Window(_) => true,
+        };
+        if !settled.iter().zip(charges).all(is_last) {
+            return Ok(false);
+        }
+        self.give(&mut locked, &settled, charges, at);
+        Ok(true)
     }
 
     /// [`Store::publish`] at a given time.
@@ -179,7 +214,8 @@ impl Memory {
             let known = known.map_or(0, |entry| entry.state.taken(limit, bucket.pace));
             let told = limit.taken(standing, charge.cost).saturating_sub(known);
             let own = if admitted && matches!(limit.kind, Kind::Window(_)) { charge.cost } else { 0 };
-            self.write(&mut locked[bucket.place].1, charge, bucket, Movement::Take(told.max(own)));
+            let due = if standing.owed > 0 { now.saturating_add(standing.wait) } else { now };
+            self.write(&mut locked[bucket.place].1, charge, bucket, Movement::Take { cost: told.max(own), due });
         }
         Ok(())
     }
@@ -265,8 +301,12 @@ impl Memory {
 }
 
 impl Store for Memory {
-    async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
-        self.decide_at(charges, self.now())
+    async fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> Result<Verdict, StoreError> {
+        self.reserve_at(charges, micros(within), self.now())
+    }
+
+    async fn give_back(&self, charges: &[Charge<'_>], at: u64, ahead: Duration) -> Result<bool, StoreError> {
+        self.give_back_at(charges, at, micros(ahead), self.now())
     }
 
     async fn refund(&self, charges: &[Charge<'_>], at: u64) -> Result<(), StoreError> {

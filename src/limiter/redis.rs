@@ -12,7 +12,10 @@
 //! [`script`] is what is said, `session` one connection that says it, `link` what keeps one up, `sentinel` and `cluster` know
 //! to whom, and `dial` how to get there.
 
-use std::sync::{Arc, Mutex};
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use arc_swap::ArcSwapOption;
 use redis::Value;
@@ -150,22 +153,28 @@ impl Redis {
 }
 
 impl Store for Redis {
-    async fn decide(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+    async fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> Result<Verdict, StoreError> {
         let Some(first) = charges.first() else {
             return Ok(Verdict { admitted: true, at: 0, standings: Standings::new() });
         };
         bounded(charges)?;
         let group = self.group(first.key);
         if charges.iter().any(|charge| self.group(charge.key) != group) {
-            return self.decide_across(charges).await;
+            // In a box, for the sake of decisions in one slot.
+            return Box::pin(self.reserve_across(charges, within)).await;
         }
-        let call = self.charge(group, Flow::Take, charges, self.common.until());
+        let call = self.charge(group, Flow::take(within), charges, self.common.until());
         self.links.call(group, &call, |reply| script::verdict(reply, charges)).await
     }
 
     async fn refund(&self, charges: &[Charge<'_>], at: u64) -> Result<(), StoreError> {
         bounded(charges)?;
-        self.move_across(Flow::Give(at), charges).await
+        self.move_across(Flow::Give(at), charges).await.map(drop)
+    }
+
+    async fn give_back(&self, charges: &[Charge<'_>], at: u64, ahead: Duration) -> Result<bool, StoreError> {
+        bounded(charges)?;
+        self.move_across(Flow::GiveBack { at, ahead }, charges).await
     }
 
     async fn publish(&self, scale: &ScaleName, factor: Factor) -> Result<(), StoreError> {

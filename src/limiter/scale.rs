@@ -43,6 +43,12 @@ pub fn real_wait(scaled: u64, factor: Factor) -> u64 {
     u64::try_from(real).unwrap_or(u64::MAX)
 }
 
+/// What a clock at `factor` advances by in `real` time, in microseconds, rounded down.
+pub fn scaled_span(real: u64, factor: Factor) -> u64 {
+    let scaled = u128::from(real) * u128::from(factor.millionths()) / u128::from(MICRO);
+    u64::try_from(scaled).unwrap_or(u64::MAX)
+}
+
 // === impl ScaleName ===
 
 impl ScaleName {

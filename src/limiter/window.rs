@@ -8,9 +8,13 @@
 //! microsecond as long as it should. Above that, when there would be more marks, their times are rounded up onto a grid of
 //! a [`GRID`]th of the length: never more than the quota, at the price that some of it may come back up to that much later
 //! (a minute's window: 0.94 s).
+//!
+//! A place may be [reserved](Window::place) before there is room: its mark then stands at the time at which there will be, and
+//! whoever asks meanwhile finds it taken already. So places go in the order in which they were reserved, and the quota holds
+//! for the times at which they go. No more is reserved where a log has [`RESERVED_MARKS_MAX`] marks.
 //! Not promised: the same across a change of a limit's length in the configuration; marks made before it count for the new.
 //!
-//! Memory is bounded by [`MARKS_MAX`] marks a key. Sub-window counters would hold half as much and be late for every quota;
+//! Memory is bounded by [`MARKS_MAX`] marks a key, and by [`RESERVED_MARKS_MAX`] while places far ahead are reserved. Sub-window counters would hold half as much and be late for every quota;
 //! a log without a grid is exact for every quota, but has no bound. With both, quotas as Data Actions have them (100 a
 //! minute) are exact. Measured in Redis 7, in bytes of a key and microseconds of a decision (a bucket: 16 µs):
 //!
@@ -22,11 +26,14 @@
 //! | 128 | 1864 | 30 | 15 |
 //! | above, on the grid | 1864 | 31 | 16 |
 
-use super::bucket::MICRO;
+use super::bucket::{AHEAD_MAX, MICRO};
 use crate::config::{Factor, SlidingWindow};
 
 /// The most marks of one window.
 pub const MARKS_MAX: usize = 128;
+
+/// The most marks of a window in which places are reserved: how many times may lie ahead. It bounds what a decision reads.
+pub const RESERVED_MARKS_MAX: usize = 1024;
 
 /// Into how many parts a window is divided where its marks are too many: half of them, so that as many charges as that pass
 /// before they are rounded again.
@@ -97,11 +104,22 @@ impl Window {
                 break;
             }
         }
-        // Only a clock that stepped back knows later marks; stores forget those in a window's time.
-        Room { tokens: in_force.saturating_sub(taken), wait: wait.min(self.length + self.grid()) }
+        // Only a clock that stepped back knows later marks; stores forget those in a window's time and an hour.
+        Room { tokens: in_force.saturating_sub(taken), wait: wait.min(self.length + self.grid() + AHEAD_MAX) }
     }
 
-    /// Notes in a settled log that `cost` is taken at `now`. Time never goes back: not before the last mark.
+    /// When `cost` may be taken that is asked for at `now` and finds `room` under the quota `in_force`: now, or within so many
+    /// microseconds; `None` where it would be later.
+    pub fn place(self, log: &Log, now: u64, room: Room, in_force: u64, cost: u64, within: u64) -> Option<u64> {
+        if cost <= room.tokens {
+            return Some(now);
+        }
+        let fits = cost <= in_force && self.live(log, now).count() < RESERVED_MARKS_MAX;
+        (within > 0 && fits && room.wait <= within).then_some(now + room.wait)
+    }
+
+    /// Notes in a settled log that `cost` is taken at `now`, or at its [place](Self::place). Time never goes back: not before
+    /// the last mark.
     pub fn charge(self, log: &mut Log, now: u64, cost: u64) {
         if cost == 0 {
             return;

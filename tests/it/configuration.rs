@@ -304,10 +304,30 @@ fn the_file_that_was_asked_for_must_be_there() {
 
 #[test]
 fn what_is_hardly_meant_is_warned_of() {
-    let file =
-        file_with("[[whitelist]]\nclient = \"a\"\n[load.backend]\ninterval = \"2m\"\n[listen]\nproxy_protocol = true\n");
+    let file = file_with(
+        r#"
+        [[whitelist]]
+        client = "a"
+        [load.backend]
+        interval = "2m"
+        [listen]
+        proxy_protocol = true
+        [limits.within]
+        per = ["route"]
+        token_bucket = { capacity = 10, refill_per_second = 1.5 }
+        published = { quota = 100, window = "1m" }
+        [limits.above]
+        per = ["route"]
+        token_bucket = { capacity = 100, refill_per_second = 1.5 }
+        published = { quota = 100, window = "1m" }
+        "#,
+    );
     let warnings = load_with(file.path().to_str().unwrap(), &[]).unwrap().warnings;
-    assert_eq!(warnings.len(), 3, "{warnings:?}");
+    assert_eq!(warnings.len(), 4, "{warnings:?}");
+    let instead =
+        "token_bucket = { capacity = 10, refill_per_second = 1.5 } or sliding_window = { quota = 100, window = \"1m\" }";
+    assert!(warnings[3].contains("\"above\": 100 + 1.5/s admits 190 in the first 1m"), "{warnings:?}");
+    assert!(warnings[3].contains(instead), "{warnings:?}");
     assert!(warnings[0].contains("\"a\"") && warnings[0].contains("anyone can claim"), "{warnings:?}");
     assert!(warnings[1].contains("stale_after"), "{warnings:?}");
     assert!(warnings[2].contains("proxy_protocol"), "{warnings:?}");

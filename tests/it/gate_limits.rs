@@ -23,11 +23,9 @@ fn set_bucket(config: &mut Config, capacity: u32, rate: f64) {
 
 fn limit(name: &str, per: Vec<Dimension>, capacity: u32, cost: u32) -> RouteLimit {
     let bucket = TokenBucket { capacity, refill_per_second: Rate::per_second(0.000_001).unwrap() };
-    RouteLimit {
-        shared: false,
-        limit: Limit { name: name.into(), per, kind: bucket.into(), scale_by: Vec::new(), default: None },
-        cost,
-    }
+    let (kind, scale_by) = (bucket.into(), Vec::new());
+    let limit = Limit { name: name.into(), per, kind, published: None, scale_by, default: None };
+    RouteLimit { shared: false, limit, cost }
 }
 
 /// Sends 60 requests of one client at once; how many passed, and within how many seconds all were decided.

@@ -3,6 +3,9 @@
 //!
 //! The scripts read Redis' clock in one place; here that place reads the test's time instead, and nothing else is changed.
 
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
 use cxgate::{
     config::{Factor, Secret},
     limiter::{
@@ -34,10 +37,15 @@ const BEGIN: u64 = 1_800_000_000_000_000;
 
 /// Whoever keeps the contract.
 trait Subject {
-    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict;
+    async fn reserve(&mut self, charges: &[Charge<'_>], within: u64, now: u64) -> Verdict;
+    async fn give_back(&mut self, charges: &[Charge<'_>], at: u64, ahead: u64, now: u64) -> bool;
     async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64);
     async fn publish(&mut self, scale: &ScaleName, factor: Factor, now: u64);
     async fn pause(&mut self, charge: &Charge<'_>, now: u64);
+
+    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
+        self.reserve(charges, 0, now).await
+    }
 }
 
 /// The scripts in a real Redis, by the test's clock.
@@ -50,8 +58,12 @@ struct Scripted {
 // === impl Memory ===
 
 impl Subject for Memory {
-    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
-        self.decide_at(charges, now).unwrap()
+    async fn reserve(&mut self, charges: &[Charge<'_>], within: u64, now: u64) -> Verdict {
+        self.reserve_at(charges, within, now).unwrap()
+    }
+
+    async fn give_back(&mut self, charges: &[Charge<'_>], at: u64, ahead: u64, now: u64) -> bool {
+        self.give_back_at(charges, at, ahead, now).unwrap()
     }
 
     async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64) {
@@ -98,9 +110,16 @@ impl Scripted {
 }
 
 impl Subject for Scripted {
-    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
-        let command = self.keys.charge(self.digest(Script::Charge), Flow::Take, charges);
+    async fn reserve(&mut self, charges: &[Charge<'_>], within: u64, now: u64) -> Verdict {
+        let flow = Flow::take(Duration::from_micros(within));
+        let command = self.keys.charge(self.digest(Script::Charge), flow, charges);
         script::verdict(&self.call(command, now).await, charges).unwrap()
+    }
+
+    async fn give_back(&mut self, charges: &[Charge<'_>], at: u64, ahead: u64, now: u64) -> bool {
+        let flow = Flow::GiveBack { at, ahead: Duration::from_micros(ahead) };
+        let command = self.keys.charge(self.digest(Script::Charge), flow, charges);
+        script::admitted(&self.call(command, now).await).unwrap()
     }
 
     async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64) {
@@ -296,7 +315,7 @@ async fn what_is_no_bucket_is_a_full_one_and_is_replaced() {
         redis.publish(limit.scale.as_ref().unwrap(), factor(0.5), BEGIN).await;
         assert_eq!(
             redis.decide(&charge, BEGIN).await.standings[0],
-            Standing { tokens: 8 * MICRO, factor: factor(0.5), wait: 0 }
+            Standing { tokens: 8 * MICRO, owed: 0, factor: factor(0.5), wait: 0 }
         );
     }
 }

@@ -52,6 +52,7 @@ mod limiter_contract;
 mod limiter_limits;
 mod limiter_outage;
 mod operators;
+mod pacing;
 mod proxies;
 mod reference;
 mod reload;

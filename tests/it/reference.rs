@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use cxgate::config::{ClientCertificates, Cooldown, Cors, Endpoint, Factor, Latency, LimitKind, Retry, WebSocket};
+use cxgate::config::{
+    ClientCertificates, Cooldown, Cors, Endpoint, Factor, Latency, LimitKind, MaxInFlight, Priority, Retry, WebSocket,
+    WhenLimited,
+};
 
 use crate::support::{
     certificates::Authority,
@@ -74,6 +77,8 @@ pub async fn exported() -> String {
             deadline: idle_timeout,
             replay_bytes: 0,
         });
+        route.when_limited = Some(WhenLimited { wait: max_pause, queue: 1, priority: Priority::Low });
+        route.max_in_flight = Some(MaxInFlight { route: 2, client: 1 });
         route.cooldown = Cooldown::Route;
         route.cors = Some(Cors { origins: vec!["*".to_owned()], credentials: false, max_age: idle_timeout });
         route.websocket =

@@ -10,7 +10,7 @@ use config::Value;
 use hyper::{Method, header::HeaderName};
 
 use super::{
-    Reader, delivery, guests,
+    Reader, delivery, egress, guests,
     kind::{boolean, choice, duration, integer, name, parsed, rate, reference, text},
     load::Signal,
 };
@@ -53,6 +53,8 @@ pub(super) fn route(
         refund_on: delivery::statuses(table, "refund_on"),
         server_timing: table.or("server_timing", false, boolean),
         retry: table.optional_table("retry", delivery::retry),
+        when_limited: table.optional_table("when_limited", egress::when_limited),
+        max_in_flight: table.optional_table("max_in_flight", egress::max_in_flight),
         limits: table.tables("limits", |limit| route_limit(limit, signals, limits)),
     }
 }
@@ -68,11 +70,11 @@ fn route_limit(
         return RouteLimit { shared: false, limit: limit(table, name, signals), cost };
     }
     let name = table.required("use", String::new(), reference("limits", limits));
-    for key in ["name", "per", "token_bucket", "sliding_window", "scale_by", "default"] {
+    for key in ["name", "per", "token_bucket", "sliding_window", "published", "scale_by", "default"] {
         table.refuse(key, "expected in the table that `use` names, not beside `use`");
     }
-    let unknown =
-        Limit { name: name.clone(), per: Vec::new(), kind: unlimited().into(), scale_by: Vec::new(), default: None };
+    let (kind, per) = (unlimited().into(), Vec::new());
+    let unknown = Limit { name: name.clone(), per, kind, published: None, scale_by: Vec::new(), default: None };
     RouteLimit { shared: true, limit: limits.get(&name).cloned().unwrap_or(unknown), cost }
 }
 
@@ -82,6 +84,7 @@ pub(super) fn limit(table: &mut Reader<'_, '_>, name: String, signals: &BTreeMap
         name,
         per: table.filled_list("per", &Dimension::Route, parsed(dimension, Dimension::parse)),
         kind: kind(table),
+        published: table.optional_table("published", egress::published),
         scale_by: table.list("scale_by", Vec::new(), reference("load", signals)),
         default: table.optional("default", parsed("a text of 1 to 128 printable ASCII characters", default_value)),
     }

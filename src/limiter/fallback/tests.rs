@@ -21,12 +21,12 @@ fn charge(limit: &Limit) -> Charge<'_> {
 
 /// How many requests of one token are admitted in a row.
 fn admitted(local: &Local, limit: &Limit, replicas: u32) -> usize {
-    let admits = |_: &_| matches!(local.decide(&[charge(limit)], replicas), Ok(Decision::Admitted { .. }));
+    let admits = |_: &_| matches!(local.reserve(&[charge(limit)], Duration::ZERO, replicas), Ok(Decision::Admitted { .. }));
     (0..100).take_while(admits).count()
 }
 
 fn told(tokens: u64) -> Standings {
-    [Standing { tokens, factor: Factor::ONE, wait: 0 }].into_iter().collect()
+    [Standing { tokens, owed: 0, factor: Factor::ONE, wait: 0 }].into_iter().collect()
 }
 
 #[test]
@@ -68,8 +68,10 @@ fn an_older_answer_gives_nothing_back() {
 #[test]
 fn standings_are_those_of_the_share() {
     let (local, limit) = (local(), Limit { kind: Bucket { capacity: 10 * MICRO, rate: 2 * MICRO }.into(), ..limit(10) });
-    let Ok(Decision::Admitted { standings, .. }) = local.decide(&[charge(&limit)], 4) else { panic!("admitted") };
-    assert_eq!(standings[0], Standing { tokens: 1_500_000, factor: Factor::new(0.25).unwrap(), wait: 0 });
+    let Ok(Decision::Admitted { standings, .. }) = local.reserve(&[charge(&limit)], Duration::ZERO, 4) else {
+        panic!("admitted")
+    };
+    assert_eq!(standings[0], Standing { tokens: 1_500_000, owed: 0, factor: Factor::new(0.25).unwrap(), wait: 0 });
     assert_eq!(limit.wait(&standings[0], 2 * MICRO).as_secs(), 1);
 }
 
@@ -85,7 +87,7 @@ fn what_was_admitted_is_owed_once() {
 #[test]
 fn what_was_refilled_since_is_owed_no_more() {
     let (local, limit) = (local(), Limit { kind: Bucket { capacity: 10 * MICRO, rate: MICRO * MICRO }.into(), ..limit(10) });
-    assert!(matches!(local.decide(&[charge(&limit)], 2), Ok(Decision::Admitted { .. })));
+    assert!(matches!(local.reserve(&[charge(&limit)], Duration::ZERO, 2), Ok(Decision::Admitted { .. })));
     while local.memory.taken_at(&limit, Key([7; 12]), local.memory.now()) > 0 {}
     assert!(local.take_debt(Key([7; 12])).is_none());
 }
@@ -104,8 +106,8 @@ fn a_factor_that_redis_told_holds_here_too() {
     let scale = ScaleName::of(["backend"]);
     let (local, limit) = (local(), Limit { scale, ..limit(10) });
     let half = Factor::new(0.5).unwrap();
-    local.mirror(&[charge(&limit)], true, &[Standing { tokens: 0, factor: half, wait: 0 }].into_iter().collect());
-    let Ok(Decision::Refused { standings }) = local.decide(&[charge(&limit)], 1) else { panic!("refused") };
+    local.mirror(&[charge(&limit)], true, &[Standing { tokens: 0, owed: 0, factor: half, wait: 0 }].into_iter().collect());
+    let Ok(Decision::Refused { standings }) = local.reserve(&[charge(&limit)], Duration::ZERO, 1) else { panic!("refused") };
     assert_eq!(standings[0].factor, half);
 }
 
@@ -114,9 +116,9 @@ fn a_pause_is_not_shared_and_owes_nothing() {
     let (local, paused, limit) =
         (local(), Limit { kind: Bucket { capacity: 10 * MICRO, rate: 1 }.into(), ..limit(10) }, limit(10));
     let pause = |seconds| Charge { limit: &paused, key: Key([9; 12]), cost: seconds * MICRO, terms: Terms::Need };
-    let ask = |needed| local.decide(&[charge(&limit), pause(needed)], 3).unwrap();
+    let ask = |needed| local.reserve(&[charge(&limit), pause(needed)], Duration::ZERO, 3).unwrap();
     let Decision::Admitted { standings, .. } = ask(10) else { panic!("nothing is paused") };
-    assert_eq!(standings[1], Standing { tokens: 10 * MICRO, factor: Factor::ONE, wait: 0 });
+    assert_eq!(standings[1], Standing { tokens: 10 * MICRO, owed: 0, factor: Factor::ONE, wait: 0 });
     local.pause(&Charge { terms: Terms::Take, ..pause(4) }).unwrap();
     let (Decision::Refused { standings }, Decision::Admitted { .. }) = (ask(7), ask(6)) else { panic!("six are there") };
     assert_eq!(standings[1].tokens / MICRO, 6);
@@ -127,14 +129,19 @@ fn a_pause_is_not_shared_and_owes_nothing() {
 fn whoever_was_refused_before_he_was_charged_is_still_new() {
     let (local, address, limit) = (local(), limit(2), limit(10));
     let charges = [charge(&limit), Charge { limit: &address, key: Key([9; 12]), cost: MICRO, terms: Terms::TakeIfNew(0) }];
-    let full = Standing { tokens: 10 * MICRO, factor: Factor::ONE, wait: 0 };
+    let full = Standing { tokens: 10 * MICRO, owed: 0, factor: Factor::ONE, wait: 0 };
     local.mirror(&charges, false, &[full, Standing { tokens: 0, ..full }].into_iter().collect());
     assert!(local.memory.is_empty());
-    let Ok(Decision::Admitted { standings, .. }) = local.decide(&charges, 2) else { panic!("admitted") };
+    let Ok(Decision::Admitted { standings, .. }) = local.reserve(&charges, Duration::ZERO, 2) else { panic!("admitted") };
     assert_eq!(standings[1].tokens, MICRO, "the share of an address that has brought nobody yet");
-    let Ok(Decision::Admitted { .. }) = local.decide(&charges, 2) else { panic!("whoever is known passes") };
+    let Ok(Decision::Admitted { .. }) = local.reserve(&charges, Duration::ZERO, 2) else {
+        panic!("whoever is known passes")
+    };
     let other = [Charge { key: Key([8; 12]), ..charges[0] }, charges[1]];
-    assert!(matches!(local.decide(&other, 2), Ok(Decision::Refused { .. })), "one of two is this replica's");
+    assert!(
+        matches!(local.reserve(&other, Duration::ZERO, 2), Ok(Decision::Refused { .. })),
+        "one of two is this replica's"
+    );
 }
 
 #[test]

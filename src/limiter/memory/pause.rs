@@ -18,7 +18,7 @@ impl Memory {
         let surplus = charge.cost.saturating_sub(charge.limit.taken(&settled[0].standing, charge.cost));
         if surplus > 0 {
             self.make_room(&mut locked, &settled, now)?;
-            self.write(&mut locked[0].1, charge, &settled[0], Movement::Take(surplus));
+            self.write(&mut locked[0].1, charge, &settled[0], Movement::Take { cost: surplus, due: now });
         }
         Ok(())
     }

@@ -3,7 +3,12 @@
 use super::{Limit, Standing};
 use crate::{
     config::Factor,
-    limiter::{Kind, bucket::Level, scale::real_wait, window::Log},
+    limiter::{
+        Kind,
+        bucket::{Level, OWED_MAX},
+        scale::{real_wait, scaled_span},
+        window::{Log, Room},
+    },
 };
 
 /// What is kept of a limit under a key.
@@ -16,8 +21,8 @@ pub(super) enum State {
 /// What a write does.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Movement {
-    /// Takes as much as this.
-    Take(u64),
+    /// Takes as much as this, at a real time that may be ahead.
+    Take { cost: u64, due: u64 },
     /// Gives back what was taken at a time.
     Give { cost: u64, at: u64 },
 }
@@ -49,26 +54,53 @@ impl State {
     /// How the limit stands that is asked for `cost`.
     pub(super) fn standing(state: Option<&Self>, limit: &Limit, pace: Pace, cost: u64) -> Standing {
         let Pace { now, clock, factor } = pace;
-        let (tokens, wait) = match (limit.kind, state) {
-            (Kind::Bucket(bucket), Some(Self::Bucket(level))) => (bucket.settle(*level, clock).tokens, 0),
-            (Kind::Bucket(bucket), _) => (bucket.capacity, 0),
+        let (tokens, owed, wait) = match (limit.kind, state) {
+            (Kind::Bucket(bucket), Some(Self::Bucket(level))) => {
+                let level = bucket.settle(*level, clock);
+                (level.tokens, level.owed, 0)
+            }
+            (Kind::Bucket(bucket), _) => (bucket.capacity, 0, 0),
             (Kind::Window(window), state) => {
                 let in_force = window.in_force(factor, limit.slowest, cost);
                 let room = match state {
                     Some(Self::Window(log)) => window.room(log, now, in_force, cost),
                     _ => window.room(&Log::default(), now, in_force, cost),
                 };
-                (room.tokens, room.wait)
+                (room.tokens, 0, room.wait)
             }
         };
-        Standing { tokens, factor, wait }
+        Standing { tokens, owed, factor, wait }
     }
 
-    /// What is taken, in micro-tokens, whatever the factor; of a bucket, what it lacks.
+    /// When `cost` may be taken of a limit that stands so: now, or within so many microseconds; `None` where it would be later.
+    pub(super) fn due(
+        state: Option<&Self>,
+        limit: &Limit,
+        pace: Pace,
+        standing: &Standing,
+        cost: u64,
+        within: u64,
+    ) -> Option<u64> {
+        match (limit.kind, state) {
+            (Kind::Bucket(bucket), _) => {
+                let level = Level { tokens: standing.tokens, owed: standing.owed, at: 0 };
+                bucket.reserve(level, cost, scaled_span(within, pace.factor)).map(|_| pace.now)
+            }
+            (Kind::Window(window), Some(Self::Window(log))) => {
+                let in_force = window.in_force(pace.factor, limit.slowest, cost);
+                let room = Room { tokens: standing.tokens, wait: standing.wait };
+                window.place(log, pace.now, room, in_force, cost, within)
+            }
+            (Kind::Window(_), _) => (cost <= standing.tokens).then_some(pace.now),
+        }
+    }
+
+    /// What is taken, in micro-tokens, whatever the factor; of a bucket, what it lacks and what it owes.
     pub(super) fn taken(&self, limit: &Limit, pace: Pace) -> u64 {
         match (limit.kind, self) {
             (Kind::Bucket(bucket), Self::Bucket(level)) => {
-                bucket.capacity.saturating_sub(bucket.settle(*level, pace.clock).tokens)
+                let level = bucket.settle(*level, pace.clock);
+                bucket.capacity.saturating_sub(level.tokens).saturating_add(level.owed)
             }
             (Kind::Window(window), Self::Window(log)) => window.taken(log, pace.now),
             _ => 0,
@@ -84,16 +116,22 @@ impl State {
             (Kind::Bucket(bucket), Self::Bucket(level)) => {
                 *level = bucket.settle(*level, pace.clock);
                 *level = match movement {
-                    Movement::Take(cost) => Level { tokens: level.tokens.saturating_sub(cost), ..*level },
+                    // What it is to owe was found to be little enough, or is taken over from a store that found so.
+                    Movement::Take { cost, .. } => Level {
+                        tokens: level.tokens.saturating_sub(cost),
+                        owed: level.owed.saturating_add(cost.saturating_sub(level.tokens)).min(OWED_MAX),
+                        ..*level
+                    },
                     Movement::Give { cost, .. } => bucket.refund(*level, cost),
                 };
-                let fill = real_wait(bucket.wait(level.tokens, bucket.capacity), pace.factor.min(limit.slowest));
+                let fill =
+                    real_wait(bucket.wait(level.tokens, bucket.capacity + level.owed), pace.factor.min(limit.slowest));
                 pace.now.saturating_add(fill)
             }
             (Kind::Window(window), Self::Window(log)) => {
                 window.settle(log, pace.now);
                 match movement {
-                    Movement::Take(cost) => window.charge(log, pace.now, cost),
+                    Movement::Take { cost, due } => window.charge(log, due, cost),
                     Movement::Give { cost, at } => window.refund(log, cost, at),
                 }
                 window.over_at(log)

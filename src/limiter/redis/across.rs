@@ -11,7 +11,7 @@
 //! told about limits that could not be asked any more: they are taken to be full. Nor a refund of all that a window
 //! admitted, where the clocks of the slots' servers differ: the earliest tells when it was charged.
 
-use std::sync::PoisonError;
+use std::{sync::PoisonError, time::Duration};
 
 use arrayvec::ArrayVec;
 use tokio::{task::JoinHandle, time::timeout_at};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     config::Factor,
-    limiter::{Charge, MAX_CHARGES, Standing, Standings, StoreError, Terms, Verdict},
+    limiter::{Charge, MAX_CHARGES, Standing, Standings, StoreError, Terms, Verdict, micros, waiting},
 };
 
 /// The charges of one decision that are in one slot, or one that depends on another.
@@ -31,8 +31,8 @@ struct Part<'a> {
     charges: ArrayVec<Charge<'a>, MAX_CHARGES>,
     /// Where they stood among all charges.
     places: ArrayVec<usize, MAX_CHARGES>,
-    /// When they were charged, once they are.
-    at: u64,
+    /// When they were charged, or are to go, once they are.
+    due: u64,
     /// The place of the charge whose bucket has to be new for this part to be asked for.
     if_new: Option<usize>,
 }
@@ -41,10 +41,10 @@ type Parts<'a> = Vec<Part<'a>>;
 
 impl Redis {
     /// Charges buckets of several groups, all or none.
-    pub(super) async fn decide_across(&self, charges: &[Charge<'_>]) -> Result<Verdict, StoreError> {
+    pub(super) async fn reserve_across(&self, charges: &[Charge<'_>], within: Duration) -> Result<Verdict, StoreError> {
         let until = self.common.until();
         let mut standings: Standings = charges.iter().map(|charge| self.full(charge)).collect();
-        let mut taken = Parts::new();
+        let (mut taken, mut at) = (Parts::new(), u64::MAX);
         let mut parts = self.parts(charges).into_iter();
         while let Some(mut part) = parts.next() {
             // The other has been charged by now.
@@ -55,12 +55,13 @@ impl Redis {
             if part.if_new.is_some_and(is_old) {
                 continue;
             }
-            let call = self.charge(part.group, Flow::Take, &part.charges, until);
+            let call = self.charge(part.group, Flow::take(within), &part.charges, until);
             match self.links.call(part.group, &call, |reply| script::verdict(reply, &part.charges)).await {
                 Ok(verdict) => {
                     part.note(&verdict, &mut standings);
                     if verdict.admitted {
-                        part.at = verdict.at;
+                        at = at.min(verdict.at);
+                        part.due = verdict.at.saturating_add(micros(waiting(&part.charges, &verdict.standings)));
                         taken.push(part);
                         continue;
                     }
@@ -88,7 +89,6 @@ impl Redis {
             }
             return Ok(Verdict { admitted: false, at: 0, standings });
         }
-        let at = taken.iter().map(|part| part.at).min().unwrap_or_default();
         Ok(Verdict { admitted: true, at, standings })
     }
 
@@ -116,14 +116,19 @@ impl Redis {
         Ok(standings)
     }
 
-    /// Gives back to buckets of any number of groups, or has them pay; the error is that of the last that failed.
-    pub(super) async fn move_across(&self, flow: Flow, charges: &[Charge<'_>]) -> Result<(), StoreError> {
+    /// Gives back to buckets of any number of groups, or has them pay, and says whether all did; the error is that of the
+    /// last that failed. A group whose buckets cannot take back a place stops it: what others took back is then held by
+    /// nobody, and they have admitted less.
+    pub(super) async fn move_across(&self, flow: Flow, charges: &[Charge<'_>]) -> Result<bool, StoreError> {
         let until = self.common.until();
-        let mut moved = Ok(());
+        let mut moved = Ok(true);
         let taken = charges.iter().filter(|charge| charge.terms == Terms::Take).copied();
         for part in self.parts(&taken.collect::<ArrayVec<_, MAX_CHARGES>>()) {
             let call = self.charge(part.group, flow, &part.charges, until);
-            moved = self.links.call(part.group, &call, |_| Some(())).await.and(moved);
+            match self.links.call(part.group, &call, script::admitted).await {
+                Ok(false) => return Ok(false),
+                outcome => moved = outcome.and(moved),
+            }
         }
         moved
     }
@@ -132,7 +137,7 @@ impl Redis {
     /// where too much is in flight, so such tasks cannot pile up.
     fn give_back(&self, parts: &[Part<'_>]) -> JoinHandle<()> {
         let until = self.common.until();
-        let call = |part: &Part<'_>| (part.group, self.charge(part.group, Flow::Give(part.at), &part.charges, until));
+        let call = |part: &Part<'_>| (part.group, self.charge(part.group, Flow::Give(part.due), &part.charges, until));
         let calls: Vec<_> = parts.iter().filter(|part| part.takes()).map(call).collect();
         let links = self.links.clone();
         self.shutdown.spawn(async move {
@@ -156,7 +161,7 @@ impl Redis {
         let (mut parts, mut dependent) = (Parts::new(), Parts::new());
         for (place, charge) in charges.iter().enumerate() {
             let group = self.group(charge.key);
-            let empty = Part { group, charges: ArrayVec::new(), places: ArrayVec::new(), at: 0, if_new: None };
+            let empty = Part { group, charges: ArrayVec::new(), places: ArrayVec::new(), due: 0, if_new: None };
             if let Terms::TakeIfNew(other) = charge.terms {
                 // To the script, a charge that it does not know is new.
                 let charge = Charge { terms: Terms::TakeIfNew(MAX_CHARGES), ..*charge };

@@ -33,7 +33,7 @@ impl Redis {
     /// Charges what was admitted elsewhere; a bucket that holds less is then empty, and a window full.
     pub async fn pay(&self, debts: &[Charge<'_>]) -> Result<(), StoreError> {
         bounded(debts)?;
-        self.move_across(Flow::Pay, debts).await
+        self.move_across(Flow::Pay, debts).await.map(drop)
     }
 }
 

@@ -1,13 +1,18 @@
 //! What is said to Redis and what it answers: the scripts of `lua/`, their arguments, their replies. No I/O.
 
-use std::sync::LazyLock;
+use std::{sync::LazyLock, time::Duration};
 
 use arrayvec::ArrayVec;
 use redis::{Cmd, Value};
 
 use crate::{
     config::Factor,
-    limiter::{Charge, Kind, MAX_CHARGES, Standing, Terms, Verdict, bucket::MICRO, scale::ScaleName},
+    limiter::{
+        Charge, Kind, MAX_CHARGES, Standing, Terms, Verdict,
+        bucket::{AHEAD_MAX, MICRO, OWED_MAX},
+        micros,
+        scale::ScaleName,
+    },
 };
 
 pub mod control;
@@ -38,7 +43,7 @@ const DEBT: u64 = 128;
 /// A script, by what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Script {
-    /// [`Store::decide`](crate::limiter::Store::decide) and [`Store::refund`](crate::limiter::Store::refund).
+    /// [`Store::reserve`](crate::limiter::Store::reserve) and [`Store::refund`](crate::limiter::Store::refund).
     Charge,
     /// [`Store::publish`](crate::limiter::Store::publish)
     Publish,
@@ -63,8 +68,17 @@ pub enum Script {
 pub enum Flow {
     /// A decision takes them.
     Take,
+    /// The same, and those that are not there yet, but will be in that time.
+    Reserve(Duration),
     /// A refund gives back what was taken at this time by the store's clock, in microseconds.
     Give(u64),
+    /// The same for a place that is so far ahead, unless a bucket owes for longer.
+    GiveBack {
+        /// Its time, by the store's clock.
+        at: u64,
+        /// How far that is.
+        ahead: Duration,
+    },
     /// A debt takes them: of a bucket no more than there are, of a window all.
     Pay,
 }
@@ -122,6 +136,23 @@ impl Script {
     }
 }
 
+// === impl Flow ===
+
+impl Flow {
+    /// Takes what is there, and what will be `within` that time.
+    pub fn take(within: Duration) -> Self {
+        if within.is_zero() { Self::Take } else { Self::Reserve(within) }
+    }
+
+    /// The time that the script is told, in microseconds.
+    fn ahead(self) -> Option<u64> {
+        match self {
+            Self::Reserve(ahead) | Self::GiveBack { ahead, .. } => Some(micros(ahead).min(AHEAD_MAX)),
+            Self::Take | Self::Give(_) | Self::Pay => None,
+        }
+    }
+}
+
 // === impl KeySpace ===
 
 impl KeySpace {
@@ -165,6 +196,9 @@ impl KeySpace {
         for argument in &arguments {
             command.arg(&argument[..]);
         }
+        if let Some(ahead) = flow.ahead() {
+            command.arg(ahead);
+        }
         command
     }
 
@@ -195,8 +229,8 @@ impl KeySpace {
 fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> Argument {
     let limit = charge.limit;
     let (cost, at) = match flow {
-        Flow::Take | Flow::Pay => (charge.cost.min(COST_MAX), 0),
-        Flow::Give(at) => (charge.cost.min(COST_MAX).wrapping_neg(), at),
+        Flow::Take | Flow::Reserve(_) | Flow::Pay => (charge.cost.min(COST_MAX), 0),
+        Flow::Give(at) | Flow::GiveBack { at, .. } => (charge.cost.min(COST_MAX).wrapping_neg(), at),
     };
     let scale = scale as u64 + if flow == Flow::Pay { DEBT } else { 0 };
     let terms = match charge.terms {
@@ -229,20 +263,28 @@ fn packed(fields: [(u64, usize); 7]) -> Argument {
 /// Reads the answer of [`Script::Charge`]; `None` where it is none.
 pub fn verdict(reply: &Value, charges: &[Charge<'_>]) -> Option<Verdict> {
     let Value::Array(values) = reply else { return None };
-    let mut values =
-        values.iter().map(|value| if let Value::Int(integer) = value { u64::try_from(*integer).ok() } else { None });
-    let at = values.next()??;
+    let mut values = values.iter().map(|value| if let Value::Int(integer) = value { Some(*integer) } else { None });
+    let at = u64::try_from(values.next()??).ok()?;
     let admitted = at > 0;
     let mut standing = |charge: &Charge<'_>| {
         let tokens = values.next()??;
         let factor = Factor::new(f64::from(u32::try_from(values.next()??).ok()?) / 1e6)?;
-        let wait = if let Kind::Window(_) = charge.limit.kind { values.next()?? } else { 0 };
-        let standing = Standing { tokens, factor, wait };
+        let wait = if let Kind::Window(_) = charge.limit.kind { u64::try_from(values.next()??).ok()? } else { 0 };
+        let (tokens, owed) = if tokens < 0 { (0, tokens.unsigned_abs()) } else { (tokens.unsigned_abs(), 0) };
+        let standing = Standing { tokens, owed, factor, wait };
         let taken = admitted && charge.terms == Terms::Take;
-        if taken { charge.limit.charged(standing, charge.cost) } else { Some(standing) }
+        let standing = if taken { charge.limit.charged(standing, charge.cost) } else { standing };
+        (standing.owed <= OWED_MAX).then_some(standing)
     };
     let standings = charges.iter().map(&mut standing).collect::<Option<_>>()?;
     values.next().is_none().then_some(Verdict { admitted, at, standings })
+}
+
+/// Reads from the answer of [`Script::Charge`] whether anything was done; `None` where it is none.
+pub fn admitted(reply: &Value) -> Option<bool> {
+    let Value::Array(values) = reply else { return None };
+    let Value::Int(admitted) = values.first()? else { return None };
+    Some(*admitted > 0)
 }
 
 #[cfg(test)]
@@ -266,10 +308,11 @@ mod tests {
             terms: Terms::Take,
         }];
         let table = [
-            (integers(&[9, 10, 500_000]), Some((9, 7, 0.5))),
-            (integers(&[0, 2, 1_000_000]), Some((0, 2, 1.0))),
-            (integers(&[1, 2, 1_000_000]), None),
-            (integers(&[0, -1, 1_000_000]), None),
+            (integers(&[9, 10, 500_000]), Some((9, 7, 0, 0.5))),
+            (integers(&[0, 2, 1_000_000]), Some((0, 2, 0, 1.0))),
+            (integers(&[1, 2, 1_000_000]), Some((1, 0, 1, 1.0))),
+            (integers(&[0, -1, 1_000_000]), Some((0, 0, 1, 1.0))),
+            (integers(&[0, i64::MIN, 1_000_000]), None),
             (integers(&[0, 2, 0]), None),
             (integers(&[0, 2, 1 << 40]), None),
             (integers(&[0, 2]), None),
@@ -279,8 +322,8 @@ mod tests {
             (Value::Array(vec![Value::Int(1), Value::Nil, Value::Nil]), None),
         ];
         for (reply, expected) in table {
-            let expected = expected.map(|(at, tokens, factor)| {
-                let standing = Standing { tokens, factor: Factor::new(factor).unwrap(), wait: 0 };
+            let expected = expected.map(|(at, tokens, owed, factor)| {
+                let standing = Standing { tokens, owed, factor: Factor::new(factor).unwrap(), wait: 0 };
                 Verdict { admitted: at > 0, at, standings: [standing].into_iter().collect() }
             });
             assert_eq!(verdict(&reply, &charges), expected, "{reply:?}");

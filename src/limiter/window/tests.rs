@@ -123,6 +123,30 @@ fn a_flood_is_held_in_few_marks_and_is_at_most_a_64th_of_the_window_late() {
 
 proptest! {
     #[test]
+    fn no_window_holds_more_than_the_quota_of_what_goes_at_its_place(
+        tokens in 1..=20_u64, seconds in 1..30_u64,
+        steps in prop::collection::vec((0..3 * MICRO, 1..=9_u64, prop_oneof![Just(0), 0..200 * MICRO]), 1..150),
+    ) {
+        let window = Window { quota: tokens * MICRO, length: seconds * MICRO };
+        let (mut log, mut gone, mut now) = (Log::default(), Charges::new(), 0);
+        for (pause, tokens, within) in steps {
+            now += pause;
+            let cost = (tokens * MICRO).min(window.quota);
+            window.settle(&mut log, now);
+            let room = window.room(&log, now, window.quota, cost);
+            if let Some(due) = window.place(&log, now, room, window.quota, cost, within) {
+                prop_assert!(due - now <= within);
+                window.charge(&mut log, due, cost);
+                gone.push((due, cost));
+            }
+        }
+        for (end, _) in &gone {
+            let taken: u64 = gone.iter().filter(|(at, _)| at <= end && at + window.length > *end).map(|(_, cost)| cost).sum();
+            prop_assert!(taken <= window.quota);
+        }
+    }
+
+    #[test]
     fn no_window_holds_more_than_the_quota_and_every_wait_is_exact(
         tokens in 1..=40_u64, seconds in 1..90_u64, steps in prop::collection::vec(any_step(), 1..80),
     ) {

@@ -53,6 +53,20 @@ async fn twelve_pages_come_whole_and_in_order_and_never_above_the_budget_whateve
 }
 
 #[tokio::test]
+async fn on_a_route_that_has_requests_wait_no_page_is_refused() {
+    let upstream = pages(|_, _| None).await;
+    let more = format!("when_limited = {{ wait = \"30s\", queue = 20 }}\n{}", limit(2, 4.0));
+    let setting = Setting::new(upstream.address, &more);
+    let began = Instant::now();
+    let ended = setting.fetch("items?page={1..12}", &["--concurrency", "12", "--json"]).await;
+    assert_eq!((ended.code, ended.output), (Some(0), lines(1..=12)), "{}", ended.error);
+    // Two at once, and ten more at four a second.
+    assert!(began.elapsed() >= Duration::from_millis(2500), "after {:?}", began.elapsed());
+    let summary: serde_json::Value = serde_json::from_str(&ended.error).expect("nothing but the summary");
+    assert_eq!(summary["refusals"], 0, "{summary}");
+}
+
+#[tokio::test]
 async fn a_fetch_and_a_daemon_on_one_redis_share_the_budget() {
     let (upstream, redis) = (pages(|_, _| None).await, RedisServer::start());
     let store = format!("[store]\nredis = \"{}\"\ndeadline = \"2s\"\n", redis.url());

@@ -9,7 +9,7 @@ use cxgate::{
         Charge, Kind, Standing, Terms, Verdict,
         bucket::Level,
         key::Key,
-        scale::{ScaleName, Timeline},
+        scale::{ScaleName, Timeline, scaled_span},
         window::Log,
     },
 };
@@ -22,6 +22,12 @@ pub(super) struct Specification {
     levels: HashMap<Key, Level>,
     logs: HashMap<Key, Log>,
     timelines: HashMap<ScaleName, Timeline>,
+}
+
+/// What a charge leaves.
+enum Left {
+    Level(Level),
+    Log(Log),
 }
 
 // === impl Specification ===
@@ -49,56 +55,86 @@ impl Specification {
     fn standing(&self, charge: &Charge<'_>, now: u64) -> Standing {
         let factor = self.timeline(charge).factor;
         match charge.limit.kind {
-            Kind::Bucket(_) => Standing { tokens: self.level(charge, now).unwrap().tokens, factor, wait: 0 },
+            Kind::Bucket(_) => {
+                let level = self.level(charge, now).unwrap();
+                Standing { tokens: level.tokens, owed: level.owed, factor, wait: 0 }
+            }
             Kind::Window(window) => {
                 let log = self.logs.get(&charge.key).cloned().unwrap_or_default();
                 let in_force = window.in_force(factor, charge.limit.slowest, charge.cost);
                 let room = window.room(&log, now, in_force, charge.cost);
-                Standing { tokens: room.tokens, factor, wait: room.wait }
+                Standing { tokens: room.tokens, owed: 0, factor, wait: room.wait }
             }
         }
     }
 
-    fn charge(&mut self, charge: &Charge<'_>, now: u64) {
+    /// What a charge within so many microseconds would leave; `None` where it would have to wait longer.
+    fn charged(&self, charge: &Charge<'_>, within: u64, now: u64) -> Option<Left> {
+        let factor = self.timeline(charge).factor;
         match charge.limit.kind {
             Kind::Bucket(bucket) => {
-                let level = bucket.charge(self.level(charge, now).unwrap(), charge.cost).unwrap();
-                self.levels.insert(charge.key, level);
+                let level = self.level(charge, now).unwrap();
+                bucket.reserve(level, charge.cost, scaled_span(within, factor)).map(Left::Level)
             }
             Kind::Window(window) => {
-                let log = self.logs.entry(charge.key).or_default();
-                window.settle(log, now);
-                window.charge(log, now, charge.cost);
+                let mut log = self.logs.get(&charge.key).cloned().unwrap_or_default();
+                let in_force = window.in_force(factor, charge.limit.slowest, charge.cost);
+                let room = window.room(&log, now, in_force, charge.cost);
+                let due = window.place(&log, now, room, in_force, charge.cost, within)?;
+                window.settle(&mut log, now);
+                window.charge(&mut log, due, charge.cost);
+                Some(Left::Log(log))
             }
         }
     }
 }
 
 impl Subject for Specification {
-    async fn decide(&mut self, charges: &[Charge<'_>], now: u64) -> Verdict {
+    async fn reserve(&mut self, charges: &[Charge<'_>], within: u64, now: u64) -> Verdict {
         let asked = |charge: &Charge<'_>| match charge.terms {
             Terms::TakeIfNew(other) => !self.is_known(&charges[other]),
             Terms::Take | Terms::Need => true,
         };
         let asked: Vec<bool> = charges.iter().map(asked).collect();
         let mut verdict = Verdict { admitted: true, at: 0, standings: ArrayVec::new() };
+        let mut left = Vec::new();
         for (charge, asked) in charges.iter().zip(&asked) {
             let standing = self.standing(charge, now);
-            verdict.admitted &= !asked || charge.cost <= standing.tokens;
+            let charged = self.charged(charge, within, now);
+            verdict.admitted &= !asked || charged.is_some();
             verdict.standings.push(if *asked { standing } else { charge.limit.untouched(standing.factor) });
+            left.push(charged);
         }
         if verdict.admitted {
             verdict.at = now;
-            for (place, charge) in charges.iter().enumerate() {
+            for (place, (charge, left)) in charges.iter().zip(left).enumerate() {
                 if asked[place] && charge.terms != Terms::Need {
-                    self.charge(charge, now);
+                    match left.unwrap() {
+                        Left::Level(level) => _ = self.levels.insert(charge.key, level),
+                        Left::Log(log) => _ = self.logs.insert(charge.key, log),
+                    }
                 }
                 if charge.terms == Terms::Take {
-                    verdict.standings[place] = charge.limit.charged(verdict.standings[place], charge.cost).unwrap();
+                    verdict.standings[place] = charge.limit.charged(verdict.standings[place], charge.cost);
                 }
             }
         }
         verdict
+    }
+
+    async fn give_back(&mut self, charges: &[Charge<'_>], at: u64, ahead: u64, now: u64) -> bool {
+        let is_last = |charge: &Charge<'_>| match charge.limit.kind {
+            Kind::Bucket(bucket) => {
+                let ahead = scaled_span(ahead, self.timeline(charge).factor);
+                bucket.give_back(self.level(charge, now).unwrap(), charge.cost, ahead).is_some()
+            }
+            Kind::Window(_) => true,
+        };
+        let given = charges.iter().all(is_last);
+        if given {
+            self.refund(charges, at, now).await;
+        }
+        given
     }
 
     async fn refund(&mut self, charges: &[Charge<'_>], at: u64, now: u64) {
@@ -130,7 +166,7 @@ impl Subject for Specification {
         let level = self.level(charge, now).unwrap();
         let most = charge.limit.kind.most().saturating_sub(charge.cost);
         if level.tokens > most {
-            self.levels.insert(charge.key, Level { tokens: most, ..level });
+            self.levels.insert(charge.key, Level { tokens: most, owed: 0, ..level });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! Random traces: whatever is asked in whatever order, and whatever the clock does, all three answer the same.
 
-use cxgate::limiter::window::Window;
+use cxgate::limiter::{bucket::AHEAD_MAX, window::Window};
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
@@ -10,7 +10,10 @@ const LIMITS: usize = 5;
 
 #[derive(Debug, Clone)]
 enum Step {
-    Decide(Vec<(usize, u64)>, Option<Terms>),
+    /// Within so many microseconds.
+    Reserve(Vec<(usize, u64)>, Option<Terms>, u64),
+    /// Of what was reserved so many microseconds ago, and is so far ahead.
+    GiveBack(Vec<(usize, u64)>, u64, u64),
     /// Of what was charged so many microseconds ago.
     Refund(Vec<(usize, u64)>, u64),
     Publish(usize, Factor),
@@ -75,9 +78,18 @@ fn pauses() -> impl Strategy<Value = i64> {
     ]
 }
 
+/// How far ahead is looked.
+fn any_ahead() -> impl Strategy<Value = u64> {
+    prop_oneof![1..100 * MICRO, 1..=AHEAD_MAX]
+}
+
 fn any_step() -> impl Strategy<Value = (i64, Step)> {
     let step = prop_oneof![
-        6 => (any_charges(), any_terms()).prop_map(|(charges, last)| Step::Decide(charges, last)),
+        6 => (any_charges(), any_terms()).prop_map(|(charges, last)| Step::Reserve(charges, last, 0)),
+        4 => (any_charges(), any_terms(), any_ahead())
+            .prop_map(|(charges, last, within)| Step::Reserve(charges, last, within)),
+        1 => (any_charges(), pauses(), any_ahead())
+            .prop_map(|(charges, ago, ahead)| Step::GiveBack(charges, ago.unsigned_abs(), ahead)),
         1 => (any_charges(), pauses()).prop_map(|(charges, ago)| Step::Refund(charges, ago.unsigned_abs())),
         1 => (5..=100_u64).prop_map(Step::Pause),
         1 => (1..3_usize, any_factor()).prop_map(|(scale, factor)| Step::Publish(scale, factor)),
@@ -106,12 +118,17 @@ async fn answers(subject: &mut impl Subject, (limits, steps): &Trace) -> Vec<Ver
     for (pause, step) in steps {
         now = now.saturating_add_signed(*pause);
         match step {
-            Step::Decide(charges, last) => {
+            Step::Reserve(charges, last, within) => {
                 let mut charges: Vec<_> = charges.iter().map(charge).collect();
                 if let ([_, .., charge], Some(terms)) = (&mut charges[..], last) {
                     charge.terms = *terms;
                 }
-                verdicts.push(subject.decide(&charges, now).await);
+                verdicts.push(subject.reserve(&charges, *within, now).await);
+            }
+            Step::GiveBack(charges, ago, ahead) => {
+                let charges: Vec<_> = charges.iter().map(charge).collect();
+                let admitted = subject.give_back(&charges, now - ago + ahead, *ahead, now).await;
+                verdicts.push(Verdict { admitted, at: 0, standings: ArrayVec::new() });
             }
             Step::Refund(charges, ago) => {
                 let charges: Vec<_> = charges.iter().map(charge).collect();
