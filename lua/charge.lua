@@ -1,74 +1,79 @@
--- Purpose: decides and refunds: takes from all limits, buckets and windows, or from none if one of them lacks tokens or
---          room. A cost below zero gives back; no bucket gets above its capacity, and no window gets room that it would not
---          have had without the charge. A refusal writes nothing. With a time to look ahead, what is not there yet is
---          reserved: a bucket may owe what it will gain in that time, and a window takes it for the moment at which it will
+-- Purpose: decides and refunds, for any number of requests, one after the other: each takes from all its limits, buckets and
+--          windows, or from none if one of them lacks tokens or room, and sees what those before it took. A cost below zero
+--          gives back; no bucket gets above its capacity, and no window gets room that it would not have had without the
+--          charge. A refusal writes nothing, and each key is written once. With a time to look ahead, what is not there yet
+--          is reserved: a bucket may owe what it will gain in that time, and a window takes it for the moment at which it will
 --          have room; and a place may be given back whose time is so far ahead, unless a bucket owes for longer.
--- KEYS:    one a limit, then one for each scale they follow. A bucket's value is 12 bytes, little-endian: its time in µs
---          (7 bytes) and its micro-tokens (5), and one byte more where it owes them. A window's is 7 bytes, its micro-tokens
---          taken, then 13 for each mark in rising order of time: its time in µs (7) and its micro-tokens (6). A scale's
---          record is described in publish.lua. A key that is absent, or holds anything else, is a full bucket, a window of
---          which nothing is taken, or a scale at factor 1.
--- ARGV:    one a limit, little-endian. Of a bucket 23 bytes: cost (6, signed), capacity (5), refill a second in whole tokens
---          (3) and the micro-tokens beyond (3), lowest factor of its scale in millionths (4), which of the scales it follows
---          (1; 0 for none; 128 more for a debt, which is never refused: of a bucket no more is taken than
---          there is), on what terms (1): 0 takes the
+-- KEYS:    one a charge, then one for each scale that they follow, the last first. A bucket's value is 12 bytes,
+--          little-endian: its time in µs (7 bytes) and its micro-tokens (5), and one byte more where it owes them. A window's
+--          is 7 bytes, its micro-tokens taken, then 13 for each mark in rising order of time: its time in µs (7) and its
+--          micro-tokens (6). A scale's record is described in publish.lua. A key that is absent, or holds anything else, is a
+--          full bucket, a window of which nothing is taken, or a scale at factor 1.
+-- ARGV:    one a decision: 32 bytes for each of its charges, whose keys must differ, little-endian: 0 for a bucket or 1 for a
+--          window (1), cost (6, signed), capacity or quota (5). Then, of a bucket, refill a second in whole tokens (7) and the
+--          micro-tokens beyond (7); of a window, its length in µs (7), when that was charged which is given back (7). Then
+--          the lowest factor of its scale in millionths (4), which of the scales it follows (1; 0 for none; 128 more for a
+--          debt, which is never refused: of a bucket no more is taken than there is), on what terms (1): 0 takes the
 --          cost, 255 only needs it to be there, any other number takes it where the limit of that number has no value, and
---          asks for nothing where it has. Of a window 31: cost (6), quota (5), length in µs (7), when that was charged which
---          is given back (7), and the last three as of a bucket. Then, where there is one, the time to look ahead, in µs, as
---          text of at most ten digits.
--- Returns: integers: when it was charged in µs, or 0 where refused; then for each limit its micro-tokens before the charge
---          (all there can be where nothing is asked for; of a bucket, below zero what it owes), its factor in millionths,
---          and of a window, how many µs until the cost has room, or where it has, until something comes back, or 0.
+--          asks for nothing where it has. Then, where there is one, the time to look ahead, in µs (7).
+-- Returns: integers, for each decision: when it was charged in µs, or 0 where refused; then for each charge its micro-tokens
+--          before (all there can be where nothing is asked for; of a bucket, below zero what it owes), its factor in
+--          millionths, and of a window, how many µs until the cost has room, or where it has, until something comes back, or 0.
 -- Clock:   Redis' own, read once.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local values = redis.call('MGET', unpack(KEYS))
-local floor, read, write = math.floor, struct.unpack, struct.pack
-local reply, states, lifetimes = {now}, {}, {}
+local floor, max, min, read, write = math.floor, math.max, math.min, struct.unpack, struct.pack
+local reply, replied, states, lifetimes = {}, 0, {}, {}
 
-local count, ahead = #ARGV, nil
-if #ARGV[count] <= 10 then
-  count, ahead = count - 1, tonumber(ARGV[count])
+-- The decision in hand, its charges, how many keys there are before its own, how far it looks ahead, and whether it is refused.
+local decision, charges, before, ahead, refused = '', 0, 0, nil, false
+
+-- What a limit of the decision holds by now, where it holds anything.
+local function value_of(i)
+  local place = before + i
+  return states[KEYS[place]] or values[place]
 end
 
--- Whether a limit has a value of its kind.
+-- Whether a limit of the decision has a value of its kind.
 local function is_known(i)
-  local value, argument = values[i], ARGV[i]
-  if not (value and argument) then return false end
-  if #argument == 23 then return #value == 12 or #value == 13 end
+  local value = i <= charges and value_of(i)
+  if not value then return false end
+  if string.byte(decision, 32 * i - 31) == 0 then return #value == 12 or #value == 13 end
   return #value % 13 == 7
 end
 
--- A scale's record: its factor, and the time on its clock.
+-- A scale's record: its factor, and the time on its clock. Each is read once.
+local factors, clocks = {[0] = 1000000}, {[0] = now}
 local function scaled(scale)
-  local record = values[count + scale]
-  if scale == 0 or not record or #record ~= 18 then return 1000000, now end
-  local factor, anchor_scaled, anchor_real = read('<I4I7I7', record)
-  local elapsed = math.max(0, now - anchor_real)
-  local seconds = floor(elapsed / 1000000)
-  return factor, anchor_scaled + seconds * factor + floor((elapsed - seconds * 1000000) * factor / 1000000)
+  if not factors[scale] then
+    local record = values[#KEYS + 1 - scale]
+    local factor, clock = 1000000, now
+    if record and #record == 18 then
+      local anchor_scaled, anchor_real
+      factor, anchor_scaled, anchor_real = read('<I4I7I7', record)
+      local elapsed = max(0, now - anchor_real)
+      local seconds = floor(elapsed / 1000000)
+      clock = anchor_scaled + seconds * factor + floor((elapsed - seconds * 1000000) * factor / 1000000)
+    end
+    factors[scale], clocks[scale] = factor, clock
+  end
+  return factors[scale], clocks[scale]
 end
 
--- Whether the terms ask for the cost, and whether an admission takes it.
-local function meaning(terms)
-  if terms == 0 then return true, true end
-  if terms == 255 then return true, false end
-  local is_new = not is_known(terms)
-  return is_new, is_new
-end
-
-local function bucket(i)
-  local cost, capacity, rate_whole, rate_rest, slowest, scale, terms = read('<i6I5I3I3I4BB', ARGV[i])
+-- Answers for a bucket; what it is to hold if the decision is to admit, and for how long, where that is to be written.
+local function bucket(i, cost, capacity, rate_whole, rate_rest, slowest, scale, asked, takes)
   local rate = rate_whole * 1000000 + rate_rest
   local factor, clock = scaled(scale % 128)
-  local known = is_known(i)
-  local tokens = capacity
+  local value, tokens = value_of(i), capacity
+  local length = value and #value
+  local known = length == 12 or length == 13
   if known then
     local at
-    at, tokens = read('<I7I5', values[i])
-    if #values[i] == 13 then tokens = -tokens end
+    at, tokens = read('<I7I5', value)
+    if length == 13 then tokens = -tokens end
     if clock > at then
       local seconds = floor((clock - at) / 1000000)
       local rest = clock - at - seconds * 1000000
@@ -79,16 +84,13 @@ local function bucket(i)
     if tokens > capacity then tokens = capacity end
   end
   local debt = scale >= 128
-  if debt then cost = math.max(0, math.min(cost, tokens)) end
-  local asked, takes = meaning(terms)
+  if debt then cost = max(0, min(cost, tokens)) end
   if not asked then cost, tokens = 0, capacity end
-  reply[#reply + 1], reply[#reply + 2] = tokens, factor
-
-  -- What it is to hold, and for how long that differs from a full bucket at the slowest: in ms, with one second to spare,
-  -- and never so long that Redis would refuse the number.
-  local left = math.min(tokens - cost, capacity)
+  reply[replied + 1], reply[replied + 2] = tokens, factor
+  replied = replied + 2
 
   -- What has to be gained in the time ahead: what the bucket is to owe, or owes already where a place is given back.
+  local left = min(tokens - cost, capacity)
   local short = -left
   if debt or cost < 0 then short = ahead and -tokens or 0 end
   if short > 0 and ahead then
@@ -96,134 +98,162 @@ local function bucket(i)
     local span = seconds * factor + floor((ahead - seconds * 1000000) * factor / 1000000)
     seconds = floor(span / 1000000)
     local rest = span - seconds * 1000000
-    short = short - math.min(seconds * rate + rest * rate_whole + floor(rest * rate_rest / 1000000), 1000000000000)
+    short = short - min(seconds * rate + rest * rate_whole + floor(rest * rate_rest / 1000000), 1000000000000)
   end
 
   if short > 0 then
-    reply[1] = 0
+    refused = true
   elseif takes and (known or cost > 0) then
-    states[i] = left < 0 and write('<I7I5B', clock, -left, 0) or write('<I7I5', clock, left)
-    local fill = floor((capacity - left) * 1000000000 / (rate * math.min(slowest, factor)))
-    lifetimes[i] = math.min(fill + 1001, 10000000000000)
+    -- For how long it differs from a full bucket at the slowest: in ms, with one second to spare, and never so long that
+    -- Redis would refuse the number.
+    local fill = floor((capacity - left) * 1000000000 / (rate * min(slowest, factor)))
+    local state = left < 0 and write('<I7I5B', clock, -left, 0) or write('<I7I5', clock, left)
+    return state, min(fill + 1001, 10000000000000)
   end
 end
 
--- Marks, each a time and an amount, with one more amount at a time: in the last, where that is no earlier.
-local function add(marks, at, amount)
-  local last = marks[#marks]
-  if last and last[1] >= at then last[2] = last[2] + amount else marks[#marks + 1] = {at, amount} end
-end
-
--- A window's marks from a byte of its value on.
-local function read_marks(value, first)
-  local marks = {}
-  for position = first, #value, 13 do
-    local at, amount = read('<I7I6', value, position)
-    marks[#marks + 1] = {at, amount}
+-- Makes what answers for windows: only for calls that ask about some.
+local function windows()
+  -- Marks, each a time and an amount, with one more amount at a time: in the last, where that is no earlier.
+  local function add(marks, at, amount)
+    local last = marks[#marks]
+    if last and last[1] >= at then last[2] = last[2] + amount else marks[#marks + 1] = {at, amount} end
   end
-  return marks
-end
 
-local function write_marks(marks)
-  local bytes = {}
-  for n, mark in ipairs(marks) do
-    if mark[2] > 0 then bytes[#bytes + 1] = write('<I7I6', mark[1], mark[2]) end
+  -- A window's marks from a byte of its value on.
+  local function read_marks(value, first)
+    local marks = {}
+    for position = first, #value, 13 do
+      local at, amount = read('<I7I6', value, position)
+      marks[#marks + 1] = {at, amount}
+    end
+    return marks
   end
-  return table.concat(bytes)
+
+  local function write_marks(marks)
+    local bytes = {}
+    for n, mark in ipairs(marks) do
+      if mark[2] > 0 then bytes[#bytes + 1] = write('<I7I6', mark[1], mark[2]) end
+    end
+    return table.concat(bytes)
+  end
+
+  -- The marks in a value from a byte on, once the cost is taken at a time: no more than 128, or else on a grid.
+  local function charged(value, first, due, cost, grid)
+    local before, at, amount = '', due, cost
+    if first < #value then
+      local last_at, last_amount = read('<I7I6', value, #value - 12)
+      if last_at >= due then
+        before, at, amount = string.sub(value, first, -14), last_at, last_amount + cost
+      else
+        before = string.sub(value, first)
+      end
+    end
+    local marks = before .. write('<I7I6', at, amount)
+    if #marks <= 128 * 13 then return marks end
+    local rounded = {}
+    for _, mark in ipairs(read_marks(marks, 1)) do
+      add(rounded, mark[1] + (-mark[1]) % grid, mark[2])
+    end
+    return write_marks(rounded)
+  end
+
+  -- The marks in a value from a byte on, and how much was given back: out of the youngest that are not younger than the charge.
+  local function refunded(value, first, cost, at)
+    local marks, left = read_marks(value, first), cost
+    for n = #marks, 1, -1 do
+      local mark = marks[n]
+      if mark[1] <= at then
+        local given = min(left, mark[2])
+        mark[2], left = mark[2] - given, left - given
+      end
+    end
+    return write_marks(marks), cost - left
+  end
+
+  -- As for a bucket.
+  return function(i, cost, quota, length, charged_at, slowest, scale, asked, takes)
+    local factor = scaled(scale % 128)
+    local scaled_quota = max(1, floor(floor(quota / 1000000) * max(factor, slowest) / 1000000)) * 1000000
+    local in_force = cost <= quota and max(scaled_quota, cost) or scaled_quota
+    local grid = math.ceil(length / 64)
+
+    -- What counts still: all marks from this byte on. A debt is taken whole, because it counts longer than what is there; of that
+    -- goes then, oldest first, what would be too much beside it.
+    local debt, full = scale >= 128, max(quota, in_force)
+    local known = is_known(i)
+    local value, taken, first = known and value_of(i) or '', 0, 8
+    if known then taken = read('<I7', value) end
+    while first < #value do
+      local at, amount = read('<I7I6', value, first)
+      if at + length > now and not (debt and taken + cost - amount >= full) then break end
+      taken, first = taken - amount, first + 13
+    end
+
+    local tokens = max(0, in_force - taken)
+    if not asked then cost, tokens = 0, scaled_quota end
+
+    local missing, regained, wait = max(1, taken + cost - in_force), 0, 0
+    for position = first, asked and #value or 0, 13 do
+      local at, amount = read('<I7I6', value, position)
+      wait, regained = at + length - now, regained + amount
+      if regained >= missing then break end
+    end
+    reply[replied + 1], reply[replied + 2], reply[replied + 3] = tokens, factor, min(wait, length + grid + 3600000000)
+    replied = replied + 3
+
+    -- When it is taken: now, or where it has to be reserved, once there is room.
+    local due, marks = now, nil
+    local reserved = cost > tokens and not debt
+    if reserved then due = now + wait end
+    if reserved and not (ahead and cost <= in_force and wait <= ahead and #value - first + 1 < 1024 * 13) then
+      refused = true
+    elseif takes and cost > 0 then
+      marks, taken = charged(value, first, due, cost, grid), taken + cost
+    elseif takes and cost < 0 and known then
+      local given
+      marks, given = refunded(value, first, -cost, charged_at)
+      taken = taken - given
+    end
+    if marks then
+      -- A key lives until its last mark counts no more. A clock that stepped back makes that no longer than a place ahead does.
+      local last = #marks > 0 and read('<I7', marks, #marks - 12) or now
+      return write('<I7', taken) .. marks, math.ceil((length + min(max(last - now, 0), 3600000000)) / 1000) + 1
+    end
+  end
 end
 
--- The marks in a value from a byte on, once the cost is taken at a time: no more than 128, or else on a grid.
-local function charged(value, first, due, cost, grid)
-  local before, at, amount = '', due, cost
-  if first < #value then
-    local last_at, last_amount = read('<I7I6', value, #value - 12)
-    if last_at >= due then
-      before, at, amount = string.sub(value, first, -14), last_at, last_amount + cost
+local changed, kept, window = {}, {}, nil
+for d = 1, #ARGV do
+  decision, refused = ARGV[d], false
+  replied = replied + 1
+  charges, ahead = floor(#decision / 32), nil
+  if #decision % 32 > 0 then ahead = read('<I7', decision, 32 * charges + 1) end
+  local verdict = replied
+  for i = 1, charges do
+    local kind, cost, most, first, second, slowest, scale, terms = read('<Bi6I5I7I7I4BB', decision, 32 * i - 31)
+    -- Whether the terms ask for the cost, and whether an admission takes it.
+    local asked, takes = true, terms == 0
+    if terms > 0 and terms < 255 then
+      takes = not is_known(terms)
+      asked = takes
+    end
+    if kind == 0 then
+      changed[i], kept[i] = bucket(i, cost, most, first, second, slowest, scale, asked, takes)
     else
-      before = string.sub(value, first)
+      window = window or windows()
+      changed[i], kept[i] = window(i, cost, most, first, second, slowest, scale, asked, takes)
     end
   end
-  local marks = before .. write('<I7I6', at, amount)
-  if #marks <= 128 * 13 then return marks end
-  local rounded = {}
-  for _, mark in ipairs(read_marks(marks, 1)) do
-    add(rounded, mark[1] + (-mark[1]) % grid, mark[2])
+  reply[verdict] = refused and 0 or now
+  for i = 1, refused and 0 or charges do
+    local key = KEYS[before + i]
+    if changed[i] then states[key], lifetimes[key] = changed[i], kept[i] end
   end
-  return write_marks(rounded)
+  before = before + charges
 end
 
--- The marks in a value from a byte on, and how much was given back: out of the youngest that are not younger than the charge.
-local function refunded(value, first, cost, at)
-  local marks, left = read_marks(value, first), cost
-  for n = #marks, 1, -1 do
-    local mark = marks[n]
-    if mark[1] <= at then
-      local given = math.min(left, mark[2])
-      mark[2], left = mark[2] - given, left - given
-    end
-  end
-  return write_marks(marks), cost - left
-end
-
-local function window(i)
-  local cost, quota, length, charged_at, slowest, scale, terms = read('<i6I5I7I7I4BB', ARGV[i])
-  local factor = scaled(scale % 128)
-  local scaled_quota = math.max(1, floor(floor(quota / 1000000) * math.max(factor, slowest) / 1000000)) * 1000000
-  local in_force = cost <= quota and math.max(scaled_quota, cost) or scaled_quota
-  local grid = math.ceil(length / 64)
-
-  -- What counts still: all marks from this byte on. A debt is taken whole, because it counts longer than what is there; of that
-  -- goes then, oldest first, what would be too much beside it.
-  local debt, full = scale >= 128, math.max(quota, in_force)
-  local known = is_known(i)
-  local value, taken, first = known and values[i] or '', 0, 8
-  if known then taken = read('<I7', value) end
-  while first < #value do
-    local at, amount = read('<I7I6', value, first)
-    if at + length > now and not (debt and taken + cost - amount >= full) then break end
-    taken, first = taken - amount, first + 13
-  end
-
-  local tokens = math.max(0, in_force - taken)
-  local asked, takes = meaning(terms)
-  if not asked then cost, tokens = 0, scaled_quota end
-
-  local missing, regained, wait = math.max(1, taken + cost - in_force), 0, 0
-  for position = first, asked and #value or 0, 13 do
-    local at, amount = read('<I7I6', value, position)
-    wait, regained = at + length - now, regained + amount
-    if regained >= missing then break end
-  end
-  reply[#reply + 1], reply[#reply + 2], reply[#reply + 3] = tokens, factor, math.min(wait, length + grid + 3600000000)
-
-  -- When it is taken: now, or where it has to be reserved, once there is room.
-  local due, marks = now, nil
-  local reserved = cost > tokens and not debt
-  if reserved then due = now + wait end
-  if reserved and not (ahead and cost <= in_force and wait <= ahead and #value - first + 1 < 1024 * 13) then
-    reply[1] = 0
-  elseif takes and cost > 0 then
-    marks, taken = charged(value, first, due, cost, grid), taken + cost
-  elseif takes and cost < 0 and known then
-    local given
-    marks, given = refunded(value, first, -cost, charged_at)
-    taken = taken - given
-  end
-  if marks then
-    -- A key lives until its last mark counts no more. A clock that stepped back makes that no longer than a place ahead does.
-    states[i] = write('<I7', taken) .. marks
-    local last = #marks > 0 and read('<I7', marks, #marks - 12) or now
-    lifetimes[i] = math.ceil((length + math.min(math.max(last - now, 0), 3600000000)) / 1000) + 1
-  end
-end
-
-for i = 1, count do
-  if #ARGV[i] == 23 then bucket(i) else window(i) end
-end
-
-if reply[1] > 0 then
-  for i, state in pairs(states) do
-    redis.call('PSETEX', KEYS[i], lifetimes[i], state)
-  end
+for key, state in pairs(states) do
+  redis.call('PSETEX', key, lifetimes[key], state)
 end
 return reply

@@ -28,6 +28,7 @@ pub mod headers;
 pub mod in_flight;
 pub mod limited;
 pub mod named;
+mod numbers;
 pub mod pacing;
 pub mod path;
 pub mod preflight;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, header::ACCEPT};
 
-use super::quota::QuotaFields;
+use super::{numbers, quota::QuotaFields};
 
 /// A refusal, with all that is said about it.
 #[derive(Debug)]
@@ -37,14 +37,21 @@ impl Limited {
 
     /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
     pub fn body(&self) -> String {
-        let Self { limit, retry_after, .. } = self;
-        let refusal = format!(r#""error":"rate_limit_exceeded","retry_after":{retry_after},"limit":"{limit}""#);
-        if !self.problem_json {
-            return format!("{{{refusal}}}");
+        let mut body = String::with_capacity(if self.problem_json { 320 } else { 96 });
+        body.push('{');
+        if self.problem_json {
+            body.push_str(concat!(
+                r#""type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
+                r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":[""#,
+            ));
+            body.push_str(&self.limit);
+            body.push_str(r#""],"#);
         }
-        let kind = "https://iana.org/assignments/http-problem-types#quota-exceeded";
-        format!(
-            r#"{{"type":"{kind}","title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":["{limit}"],{refusal}}}"#
-        )
+        body.push_str(r#""error":"rate_limit_exceeded","retry_after":"#);
+        numbers::push(&mut body, self.retry_after);
+        body.push_str(r#","limit":""#);
+        body.push_str(&self.limit);
+        body.push_str(r#""}"#);
+        body
     }
 }

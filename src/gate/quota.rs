@@ -1,14 +1,12 @@
 //! The fields that tell a client how much of its quota is left: the customary `X-RateLimit-*` of the tightest limit, and
 //! `RateLimit` with `RateLimit-Policy` of all limits (draft-ietf-httpapi-ratelimit-headers, structured fields).
 
-use std::fmt::Write as _;
-
 use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
 
-use super::route::RouteLimit;
+use super::{numbers, route::RouteLimit};
 use crate::{
     config::LimitKind,
     limiter::{Standing, bucket::MICRO, retry_after_seconds},
@@ -72,10 +70,12 @@ impl QuotaFields {
     ) -> Self {
         let mut list = String::with_capacity(64);
         for (position, Item { limit, remaining, reset, .. }) in items().enumerate() {
-            let separator = if position == 0 { "" } else { ", " };
-            let (remaining, reset) = (remaining.min(LARGEST_INTEGER), reset.min(LARGEST_INTEGER));
-            // Writing to a string cannot fail.
-            let _ = write!(list, r#"{separator}"{}";r={remaining};t={reset}"#, limit.name);
+            list.push_str(if position == 0 { "\"" } else { ", \"" });
+            list.push_str(&limit.name);
+            list.push_str("\";r=");
+            numbers::push(&mut list, remaining.min(LARGEST_INTEGER));
+            list.push_str(";t=");
+            numbers::push(&mut list, reset.min(LARGEST_INTEGER));
         }
         Self {
             limit: tightest.most,
@@ -88,9 +88,9 @@ impl QuotaFields {
 
     /// Writes the fields. An upstream's own `RateLimit` items stay, in front of ours.
     pub fn apply(self, headers: &mut HeaderMap) {
-        headers.insert(X_RATELIMIT_LIMIT, self.limit.into());
-        headers.insert(X_RATELIMIT_REMAINING, self.remaining.into());
-        headers.insert(X_RATELIMIT_RESET, self.reset.into());
+        headers.insert(X_RATELIMIT_LIMIT, numbers::field(self.limit));
+        headers.insert(X_RATELIMIT_REMAINING, numbers::field(self.remaining));
+        headers.insert(X_RATELIMIT_RESET, numbers::field(self.reset));
         headers.append(RATELIMIT, self.list);
         if let Some(policy) = self.policy {
             headers.append(RATELIMIT_POLICY, policy);

@@ -15,6 +15,7 @@ use super::{
     bad_request::BadRequest,
     in_flight,
     limited::Limited,
+    numbers,
     response::{Response, ResponseBody},
     route::Unrouted,
 };
@@ -61,6 +62,9 @@ const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
+/// Room for the fields of a refusal, and for those that the answer gets on its way out; so the map is made once.
+const FIELDS: usize = 14;
+
 /// How long to stay away when every connection to the upstream is taken.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -100,9 +104,10 @@ impl Rejection {
         let mut response = Response::new(ResponseBody::own(Bytes::new()));
         *response.status_mut() = code.status();
         let headers = response.headers_mut();
+        headers.reserve(FIELDS);
         headers.insert(CONTENT_TYPE, JSON);
         headers.insert(CACHE_CONTROL, NO_STORE);
-        let mut body = code.body();
+        let mut body = None;
         match self {
             Self::NoRoute | Self::CredentialsUnavailable => {}
             Self::MethodNotAllowed { allowed } => {
@@ -113,7 +118,7 @@ impl Rejection {
                 if limited.problem_json {
                     headers.insert(CONTENT_TYPE, PROBLEM_JSON);
                 }
-                body = limited.body();
+                body = Some(limited.body());
                 set_retry_after(headers, limited.retry_after);
                 limited.fields.into_iter().for_each(|fields| fields.apply(headers));
             }
@@ -128,7 +133,7 @@ impl Rejection {
                 headers.insert(PROXY_STATUS, proxy_status(&error));
             }
         }
-        *response.body_mut() = ResponseBody::own(body);
+        *response.body_mut() = ResponseBody::own(body.unwrap_or_else(|| code.body()));
         response
     }
 }
@@ -161,7 +166,7 @@ fn close(headers: &mut HeaderMap) {
 }
 
 fn set_retry_after(headers: &mut HeaderMap, seconds: u64) {
-    headers.insert(RETRY_AFTER, HeaderValue::from(seconds));
+    headers.insert(RETRY_AFTER, numbers::field(seconds));
 }
 
 fn upstream_code(error: &UpstreamError) -> Code {

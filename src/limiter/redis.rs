@@ -9,8 +9,8 @@
 //! route's first limit could not lend its slot to the others, for a bucket must be found in the same place from every route
 //! that shares it.) What `across` promises for limits in several slots is a little less: see there.
 //!
-//! [`script`] is what is said, `session` one connection that says it, `link` what keeps one up, `sentinel` and `cluster` know
-//! to whom, and `dial` how to get there.
+//! [`script`] is what is said, `session` one connection that says it, `batch` what says it for several at once, `link` what
+//! keeps one up, `sentinel` and `cluster` know to whom, and `dial` how to get there.
 
 use std::{
     sync::{Arc, Mutex},
@@ -30,6 +30,7 @@ use crate::{
 };
 
 mod across;
+mod batch;
 mod cluster;
 mod control;
 mod dial;
@@ -47,7 +48,7 @@ mod slots;
 use cluster::Cluster;
 use dial::Dialer;
 use link::{Common, Link, Server};
-use script::{Change, Flow, KeySpace, Script};
+use script::{Change, Decision, Flow, KeySpace};
 use sentinel::Sentinels;
 use session::{Call, End, Failure};
 use slots::{GROUPS, tag};
@@ -142,8 +143,8 @@ impl Redis {
 
     /// Charges buckets of one group.
     fn charge(&self, group: u8, flow: Flow, charges: &[Charge<'_>], until: Instant) -> Call {
-        let keys = &self.spaces[usize::from(group)];
-        Call::new(Script::Charge, until, |digest| keys.charge(digest, flow, charges))
+        let keys = self.spaces[usize::from(group)].clone();
+        Call::decision(group, keys, Decision::new(flow, charges), until)
     }
 
     /// Why it stopped deciding the last time.
@@ -160,7 +161,7 @@ impl Store for Redis {
         bounded(charges)?;
         let group = self.group(first.key);
         if charges.iter().any(|charge| self.group(charge.key) != group) {
-            // In a box, for the sake of decisions in one slot.
+            // Rare, and large: others are not to make room for it.
             return Box::pin(self.reserve_across(charges, within)).await;
         }
         let call = self.charge(group, Flow::take(within), charges, self.common.until());

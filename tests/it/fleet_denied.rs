@@ -51,13 +51,14 @@ async fn asked(rig: &Rig, charges: &[Charge<'_>]) -> Option<u64> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn fewer_than_one_in_a_hundred_requests_of_a_drained_client_reach_redis() {
+    const CALLERS: u64 = 16;
     let server = RedisServer::start();
     let rig = Rig::new(&server, OnFailure::Local, PATIENCE);
     rig.until(true).await;
     let before = scripts_called(&server).await;
     let (asked_in_all, end) = (Arc::new(AtomicU64::new(0)), Instant::now() + Duration::from_secs(2));
     let mut callers = JoinSet::new();
-    for _ in 0..16 {
+    for _ in 0..CALLERS {
         let (limiter, asked_in_all) = (Arc::clone(&rig.limiter), Arc::clone(&asked_in_all));
         callers.spawn(async move {
             let limit = guest();
@@ -72,8 +73,8 @@ async fn fewer_than_one_in_a_hundred_requests_of_a_drained_client_reach_redis() 
     let (asked_in_all, reached) = (asked_in_all.load(Ordering::Relaxed), scripts_called(&server).await - before);
     assert!(asked_in_all > 10_000, "{asked_in_all} are too few to tell");
     assert!(reached * 100 < asked_in_all, "{reached} of {asked_in_all} reached Redis");
-    // Whatever did not reach it was refused.
-    assert!(rig.metrics.denied_fast.get() + reached >= asked_in_all);
+    // Whatever did not reach it was refused. One call may ask for every caller.
+    assert!(rig.metrics.denied_fast.get() + reached * CALLERS >= asked_in_all);
     rig.stop().await;
 }
 

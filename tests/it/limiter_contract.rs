@@ -13,7 +13,7 @@ use cxgate::{
         bucket::{Bucket, MICRO},
         key::{Key, KeyHasher},
         memory::Memory,
-        redis::script::{self, Change, Flow, KeySpace, Script},
+        redis::script::{self, Change, Decision, Flow, KeySpace, Script},
         retry_after_seconds,
         scale::ScaleName,
     },
@@ -101,6 +101,26 @@ impl Scripted {
 
     async fn call(&mut self, mut command: Cmd, now: u64) -> redis::Value {
         command.arg(now / MICRO).arg(now % MICRO).query_async(&mut self.connection).await.unwrap()
+    }
+
+    /// What one call answers to several decisions.
+    async fn decide_together(&mut self, decisions: &[(Flow, Vec<Charge<'_>>)], now: u64) -> Vec<Verdict> {
+        let asked: Vec<_> = decisions.iter().map(|(flow, charges)| Decision::new(*flow, charges)).collect();
+        let command = self.keys.decide(self.digest(Script::Charge), &asked);
+        let redis::Value::Array(values) = self.call(command, now).await else { panic!("no answer") };
+        let mut values = values.into_iter();
+        let parts = asked.iter().map(|asked| redis::Value::Array(values.by_ref().take(asked.answer_length()).collect()));
+        let parts: Vec<_> = parts.collect();
+        assert!(values.next().is_none());
+        let told = |((flow, charges), part): (&(Flow, Vec<_>), _)| match flow {
+            Flow::Take | Flow::Reserve(_) => script::verdict(part, charges),
+            Flow::GiveBack { .. } => {
+                let admitted = script::admitted(part).unwrap();
+                Some(Verdict { admitted, at: 0, standings: ArrayVec::new() })
+            }
+            Flow::Give(_) | Flow::Pay => None,
+        };
+        decisions.iter().zip(&parts).filter_map(told).collect()
     }
 
     async fn lifetime_ms(&mut self, key: Key) -> i64 {

@@ -48,6 +48,7 @@ mod gate_forwarding;
 mod gate_limits;
 mod gate_redis;
 mod latency_curve;
+mod limiter_batches;
 mod limiter_contract;
 mod limiter_limits;
 mod limiter_outage;

@@ -199,7 +199,7 @@ impl Link {
         }
     }
 
-    async fn probe(&self, session: &Session) -> Result<Verdict, Failure> {
+    async fn probe(&self, session: &Arc<Session>) -> Result<Verdict, Failure> {
         let spaces = self.spaces.load_full();
         let Some(keys) = spaces.first() else { return Err(StoreError::Refused.into()) };
         let charge = [Charge { limit: &PROBE, key: Key::PROBE, cost: MICRO, terms: Terms::Take }];

@@ -1,6 +1,9 @@
 //! What is said to Redis and what it answers: the scripts of `lua/`, their arguments, their replies. No I/O.
 
-use std::{sync::LazyLock, time::Duration};
+use std::{
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
 
 use arrayvec::ArrayVec;
 use redis::{Cmd, Value};
@@ -8,15 +11,19 @@ use redis::{Cmd, Value};
 use crate::{
     config::Factor,
     limiter::{
-        Charge, Kind, MAX_CHARGES, Standing, Terms, Verdict,
-        bucket::{AHEAD_MAX, MICRO, OWED_MAX},
+        Charge, Kind, Standing, Terms, Verdict,
+        bucket::{AHEAD_MAX, OWED_MAX},
         micros,
         scale::ScaleName,
     },
 };
 
 pub mod control;
+mod decision;
 mod observe;
+
+pub use decision::Decision;
+use decision::SCALES_MAX;
 
 /// Stands behind the prefix of every key: what is stored under another version is never read.
 const SCHEMA_VERSION: u8 = 1;
@@ -24,21 +31,6 @@ const SCHEMA_VERSION: u8 = 1;
 /// How long a scale's record outlives its last publication, in milliseconds: 30 days. It protects against records that
 /// stay for ever; while anyone publishes, none is lost.
 const RECORD_LIFETIME: u64 = 30 * 24 * 3600 * 1000;
-
-/// The most bytes that [`argument`] makes of a charge: 23 for a bucket, 31 for a window.
-const ARGUMENT_MAX: usize = 31;
-
-/// A charge as `lua/charge.lua` reads it.
-type Argument = ArrayVec<u8, ARGUMENT_MAX>;
-
-/// Stands for [`Terms::Need`] in an argument: more than there are charges.
-const NEED: u64 = 255;
-
-/// The highest cost an argument can carry. It is above every capacity, so cutting a cost to it admits nobody.
-const COST_MAX: u64 = (1 << 47) - 1;
-
-/// What the number of a scale is raised by where the charge is a debt.
-const DEBT: u64 = 128;
 
 /// A script, by what it does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,7 +87,7 @@ pub enum Change {
 /// The part of every key that comes before the bucket or the scale. Keys of one space are never apart: one call may name
 /// any of them.
 #[derive(Debug, Clone)]
-pub struct KeySpace(Vec<u8>);
+pub struct KeySpace(Arc<[u8]>);
 
 // === impl Script ===
 
@@ -158,46 +150,46 @@ impl Flow {
 impl KeySpace {
     /// The keys under a configured prefix.
     pub fn new(prefix: &str) -> Self {
-        Self(format!("{prefix}:{SCHEMA_VERSION}:").into_bytes())
+        Self(format!("{prefix}:{SCHEMA_VERSION}:").into_bytes().into())
     }
 
     /// The keys of one of the groups that a Cluster may keep apart: behind the hash tag `{tag}`.
     pub fn tagged(prefix: &str, tag: &str) -> Self {
-        Self(format!("{prefix}:{SCHEMA_VERSION}:{{{tag}}}").into_bytes())
+        Self(format!("{prefix}:{SCHEMA_VERSION}:{{{tag}}}").into_bytes().into())
     }
 
-    /// Calls [`Script::Charge`], whose digest is `digest`.
+    /// Calls [`Script::Charge`], whose digest is `digest`, for one decision.
     pub fn charge(&self, digest: &str, flow: Flow, charges: &[Charge<'_>]) -> Cmd {
-        let mut scales = ArrayVec::<&ScaleName, MAX_CHARGES>::new();
-        let mut arguments = ArrayVec::<Argument, MAX_CHARGES>::new();
-        for charge in charges {
-            let scale = charge.limit.scale.as_ref().map_or(0, |wanted| {
-                let known = scales.iter().position(|scale| *scale == wanted).unwrap_or_else(|| {
-                    scales.push(wanted);
-                    scales.len() - 1
-                });
-                known + 1
-            });
-            arguments.push(argument(charge, flow, scale));
-        }
+        self.decide(digest, [&Decision::new(flow, charges)])
+    }
 
-        let keys = charges.len() + scales.len();
-        let mut command = Cmd::with_capacity(3 + keys + charges.len(), 64 + 64 * keys);
+    /// The same for some decisions, one after the other; what they follow is at most 127 scales.
+    pub fn decide<'a>(&self, digest: &str, decisions: impl IntoIterator<Item = &'a Decision> + Clone) -> Cmd {
+        let charges = || decisions.clone().into_iter().flat_map(Decision::charges);
+        let mut scales = ArrayVec::<&ScaleName, SCALES_MAX>::new();
+        for scale in charges().filter_map(|charge| charge.scale.as_ref()) {
+            if !scales.contains(&scale) {
+                // Beyond what fits, a limit would follow none.
+                let _ = scales.try_push(scale);
+            }
+        }
+        let number = |wanted: &ScaleName| scales.iter().position(|scale| *scale == wanted).map_or(0, |place| place + 1);
+        let keys = charges().count() + scales.len();
+        let mut command = Cmd::with_capacity(4 + 2 * keys, 128 + 64 * keys);
         command.arg("EVALSHA").arg(digest).arg(keys);
-        let mut key = Vec::with_capacity(64);
-        for charge in charges {
-            self.write_key(&mut key, &charge.key.text());
-            command.arg(&key[..]);
+        let mut text = Vec::with_capacity(64);
+        for charge in charges() {
+            self.write_key(&mut text, &charge.key.text());
+            command.arg(&text[..]);
         }
-        for scale in scales {
-            self.write_scale(&mut key, scale);
-            command.arg(&key[..]);
+        for scale in scales.iter().rev() {
+            self.write_scale(&mut text, scale);
+            command.arg(&text[..]);
         }
-        for argument in &arguments {
-            command.arg(&argument[..]);
-        }
-        if let Some(ahead) = flow.ahead() {
-            command.arg(ahead);
+        for decision in decisions {
+            text.clear();
+            decision.write(number, &mut text);
+            command.arg(&text[..]);
         }
         command
     }
@@ -223,41 +215,6 @@ impl KeySpace {
         key.extend_from_slice(&self.0);
         key.extend_from_slice(name);
     }
-}
-
-/// A charge as `lua/charge.lua` reads it; `scale` is the place of its scale among the keys' scales, from 1, or 0.
-fn argument(charge: &Charge<'_>, flow: Flow, scale: usize) -> Argument {
-    let limit = charge.limit;
-    let (cost, at) = match flow {
-        Flow::Take | Flow::Reserve(_) | Flow::Pay => (charge.cost.min(COST_MAX), 0),
-        Flow::Give(at) | Flow::GiveBack { at, .. } => (charge.cost.min(COST_MAX).wrapping_neg(), at),
-    };
-    let scale = scale as u64 + if flow == Flow::Pay { DEBT } else { 0 };
-    let terms = match charge.terms {
-        Terms::Take => 0,
-        Terms::TakeIfNew(place) => place as u64 + 1,
-        Terms::Need => NEED,
-    };
-    let slowest = u64::from(limit.slowest.millionths());
-    match limit.kind {
-        Kind::Bucket(bucket) => packed([
-            (cost, 6),
-            (bucket.capacity, 5),
-            (bucket.rate / MICRO, 3),
-            (bucket.rate % MICRO, 3),
-            (slowest, 4),
-            (scale, 1),
-            (terms, 1),
-        ]),
-        Kind::Window(window) => {
-            packed([(cost, 6), (window.quota, 5), (window.length, 7), (at, 7), (slowest, 4), (scale, 1), (terms, 1)])
-        }
-    }
-}
-
-/// Values one after the other, each little-endian in so many bytes, [`ARGUMENT_MAX`] at most.
-fn packed(fields: [(u64, usize); 7]) -> Argument {
-    fields.iter().flat_map(|(value, length)| value.to_le_bytes().into_iter().take(*length)).take(ARGUMENT_MAX).collect()
 }
 
 /// Reads the answer of [`Script::Charge`]; `None` where it is none.
@@ -328,17 +285,5 @@ mod tests {
             });
             assert_eq!(verdict(&reply, &charges), expected, "{reply:?}");
         }
-    }
-
-    #[test]
-    fn a_cost_beyond_all_capacities_is_cut_and_not_turned_round() {
-        let limit = LIMIT;
-        let charge = Charge {
-            limit: &limit,
-            key: KeyHasher::new(None, "test").start("limit").finish(),
-            cost: u64::MAX,
-            terms: Terms::Take,
-        };
-        assert_eq!(argument(&charge, Flow::Take, 0)[..6], [0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]);
     }
 }

@@ -1,27 +1,29 @@
 //! One connection to Redis, from the moment it proved itself to the moment it failed.
 //!
-//! Promised: every call answers within the deadline; a call is sent again only when Redis said that it did not run the
-//! script; the reply to a call whose caller went away reaches nobody else (the crate pairs replies with calls in the order
+//! Promised: every call answers within the deadline; decisions that have to wait for each other are [sent
+//! together](super::batch); a call is sent again only when Redis said that it did not run the script; the reply to a call whose caller went away reaches nobody else (the crate pairs replies with calls in the order
 //! of sending and drops those nobody awaits). A session that ended says so at once and does not come back.
 //! Not promised: that a call without an answer did not charge. It may have, so it is never repeated.
 
 use std::sync::{
-    Arc, OnceLock,
+    Arc, Mutex, OnceLock, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 
 use prometheus_client::metrics::histogram::Histogram;
 use redis::{Cmd, RedisError, ServerError, ServerErrorKind, Value, aio::MultiplexedConnection};
 use tokio::{
-    sync::{Notify, Semaphore},
+    runtime::Handle,
+    sync::{Notify, Semaphore, oneshot},
     time::{Instant, timeout_at},
 };
 
 use super::{
+    batch::{Batch, Gathering, Waiting},
     dial::{Dialer, Driver},
     eviction,
-    script::Script,
-    slots::Redirect,
+    script::{Decision, KeySpace, Script},
+    slots::{GROUPS, Redirect},
 };
 use crate::{config::Address, limiter::StoreError};
 
@@ -35,6 +37,9 @@ const IN_FLIGHT_MAX: usize = 4096;
 /// One connection to Redis.
 pub(super) struct Session {
     connection: MultiplexedConnection,
+    /// By the group whose keys they are about: one call reaches no other.
+    gatherings: Vec<Mutex<Gathering>>,
+    runtime: Handle,
     duration: Histogram,
     in_flight: Semaphore,
     /// Calls without a verdict since the last with one.
@@ -43,11 +48,24 @@ pub(super) struct Session {
     ended: Notify,
 }
 
-/// A script, called with what it is to be told.
+/// What is to be asked, and by when it has to be answered.
 pub(super) struct Call {
-    script: Script,
-    command: Cmd,
+    question: Question,
     until: Instant,
+}
+
+enum Question {
+    /// A script, called with what it is to be told.
+    Alone(Script, Cmd),
+    /// May share a call with others about keys of the same group.
+    Gathered { group: u8, keys: KeySpace, decision: Decision },
+}
+
+/// A call for decisions about keys of one group, while it is in flight. When it is over, what gathered meanwhile is next.
+struct Flight<'a> {
+    session: &'a Arc<Session>,
+    group: u8,
+    keys: &'a KeySpace,
 }
 
 /// Why a call has no answer.
@@ -91,6 +109,8 @@ impl Session {
         eviction::warn_of(&mut connection).await;
         let session = Self {
             connection,
+            gatherings: (0..GROUPS).map(|_| Mutex::default()).collect(),
+            runtime: Handle::current(),
             duration,
             in_flight: Semaphore::new(IN_FLIGHT_MAX),
             failures: AtomicU32::new(0),
@@ -123,21 +143,21 @@ impl Session {
     /// Makes `call` and reads its answer; `None` is no answer. With `asking`, the keys are on their way to this server, and it
     /// is to answer already.
     pub(super) async fn call<T>(
-        &self,
+        self: &Arc<Self>,
         call: &Call,
         asking: bool,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<T, Failure> {
         let Ok(_permit) = self.in_flight.try_acquire() else { return Err(StoreError::Busy.into()) };
         let begin = Instant::now();
-        let answer = timeout_at(call.until, self.send(call, asking)).await;
+        let answer = timeout_at(call.until, self.answer(call, asking)).await;
         self.duration.observe(begin.elapsed().as_secs_f64());
-        let failure = match answer {
-            Ok(Ok(Value::ServerError(error))) => match Redirect::parse(&error) {
+        let failure = match answer.unwrap_or(Err(StoreError::Deadline)) {
+            Ok(Value::ServerError(error)) => match Redirect::parse(&error) {
                 Some(redirect) => return Err(Failure::Redirected(redirect)),
                 None => self.refused(&error),
             },
-            Ok(Ok(value)) => match read(&value) {
+            Ok(value) => match read(&value) {
                 Some(answer) => {
                     // Reading is cheaper than writing where threads share the counter.
                     if self.failures.load(Ordering::Relaxed) > 0 {
@@ -147,11 +167,7 @@ impl Session {
                 }
                 None => StoreError::Refused,
             },
-            Ok(Err(_)) => {
-                self.end_with(End::Closed);
-                StoreError::Unreachable
-            }
-            Err(_) => StoreError::Deadline,
+            Err(error) => error,
         };
         if self.failures.fetch_add(1, Ordering::Relaxed) + 1 >= FAILURES_MAX {
             self.end_with(End::Failing);
@@ -164,20 +180,77 @@ impl Session {
         self.connection.clone().send_packed_command(command).await.map_err(End::connect)
     }
 
+    async fn answer(self: &Arc<Self>, call: &Call, asking: bool) -> Result<Value, StoreError> {
+        let (group, keys, decision) = match &call.question {
+            Question::Alone(script, command) => return self.send(*script, command, asking).await,
+            Question::Gathered { group, keys, decision } => (*group, keys, decision),
+        };
+        let alone = || keys.decide(Script::Charge.digest(), [decision]);
+        if asking {
+            return self.send(Script::Charge, &alone(), asking).await;
+        }
+        let Some(answer) = self.gather(group, decision, call.until) else {
+            let _flight = Flight { session: self, group, keys };
+            return self.send(Script::Charge, &alone(), asking).await;
+        };
+        // Without an answer it was given up, or the connection is lost.
+        answer.await.map_err(|_| if self.is_open() { StoreError::Deadline } else { StoreError::Unreachable })
+    }
+
+    /// Has a decision wait for the call in flight; `None` where there is none, and now this one is.
+    fn gather(&self, group: u8, decision: &Decision, until: Instant) -> Option<oneshot::Receiver<Value>> {
+        let mut gathering = self.gathering(group).lock().unwrap_or_else(PoisonError::into_inner);
+        if gathering.begin() {
+            return None;
+        }
+        let (caller, answer) = oneshot::channel();
+        gathering.add(Waiting { decision: decision.clone(), caller, until });
+        Some(answer)
+    }
+
+    /// What the next call about keys of a group is to ask, now that the last is over.
+    fn next(&self, group: u8) -> Option<Batch> {
+        self.gathering(group).lock().unwrap_or_else(PoisonError::into_inner).next()
+    }
+
+    fn gathering(&self, group: u8) -> &Mutex<Gathering> {
+        &self.gatherings[usize::from(group)]
+    }
+
+    /// Sends what gathered, call by call, until nobody waits.
+    async fn send_gathered(self: Arc<Self>, group: u8, keys: KeySpace, first: Batch) {
+        let mut next = Some(first);
+        while let Some(batch) = next {
+            let command = keys.decide(Script::Charge.digest(), batch.decisions());
+            let until = batch.until().unwrap_or_else(Instant::now);
+            // Who waited for what brought no answer learns that from its deadline, or as the batch is dropped.
+            if let Ok(Ok(answer)) = timeout_at(until, self.send(Script::Charge, &command, false)).await {
+                batch.answer(answer);
+            }
+            next = self.next(group);
+        }
+    }
+
     /// Sends a call; where Redis has forgotten the script, loads it and sends the call again. Only calls that were on their
     /// way when it forgot can load it, so there are never more such loads than calls in flight.
-    async fn send(&self, call: &Call, asking: bool) -> Result<Value, RedisError> {
+    async fn send(&self, script: Script, command: &Cmd, asking: bool) -> Result<Value, StoreError> {
         let mut connection = self.connection.clone();
-        let answer = send_once(&mut connection, &call.command, asking).await?;
-        match &answer {
-            Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
-                match load(&mut connection, call.script).await? {
-                    Value::ServerError(error) => Ok(Value::ServerError(error)),
-                    _ => send_once(&mut connection, &call.command, asking).await,
+        let sending = async {
+            let answer = send_once(&mut connection, command, asking).await?;
+            match &answer {
+                Value::ServerError(error) if error.kind() == Some(ServerErrorKind::NoScript) => {
+                    match load(&mut connection, script).await? {
+                        Value::ServerError(error) => Ok(Value::ServerError(error)),
+                        _ => send_once(&mut connection, command, asking).await,
+                    }
                 }
+                _ => Ok(answer),
             }
-            _ => Ok(answer),
-        }
+        };
+        sending.await.map_err(|_: RedisError| {
+            self.end_with(End::Closed);
+            StoreError::Unreachable
+        })
     }
 
     fn refused(&self, error: &ServerError) -> StoreError {
@@ -200,7 +273,23 @@ impl Session {
 impl Call {
     /// Calls `script` with the command that `make` makes of its digest; it has to be answered by `until`.
     pub(super) fn new(script: Script, until: Instant, make: impl FnOnce(&str) -> Cmd) -> Self {
-        Self { script, command: make(script.digest()), until }
+        Self { question: Question::Alone(script, make(script.digest())), until }
+    }
+
+    /// Asks for a decision about keys of `group`, which are those of `keys`.
+    pub(super) fn decision(group: u8, keys: KeySpace, decision: Decision, until: Instant) -> Self {
+        Self { question: Question::Gathered { group, keys, decision }, until }
+    }
+}
+
+// === impl Flight ===
+
+impl Drop for Flight<'_> {
+    fn drop(&mut self) {
+        if let Some(batch) = self.session.next(self.group) {
+            let session = Arc::clone(self.session);
+            self.session.runtime.spawn(session.send_gathered(self.group, self.keys.clone(), batch));
+        }
     }
 }
 

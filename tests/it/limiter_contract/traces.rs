@@ -106,41 +106,80 @@ fn any_trace() -> impl Strategy<Value = Trace> {
     (limits, prop::collection::vec(any_step(), 1..60))
 }
 
-/// What a subject answers to a trace.
-async fn answers(subject: &mut impl Subject, (limits, steps): &Trace) -> Vec<Verdict> {
+/// The charges of a step.
+fn charges<'a>(limits: &'a [Limit], asked: &[(usize, u64)], last: Option<Terms>) -> Vec<Charge<'a>> {
     let charge = |&(limit, percent): &(usize, u64)| {
         let limit = &limits[limit];
         let cost = (limit.kind.most() * percent).div_ceil(100);
         Charge { limit, key: client(&format!("{:p}", std::ptr::from_ref(limit))), cost, terms: Terms::Take }
     };
+    let mut charges: Vec<_> = asked.iter().map(charge).collect();
+    if let ([_, .., charge], Some(terms)) = (&mut charges[..], last) {
+        charge.terms = terms;
+    }
+    charges
+}
+
+/// What a subject answers to a trace.
+async fn answers(subject: &mut impl Subject, (limits, steps): &Trace) -> Vec<Verdict> {
     let mut now = BEGIN;
     let mut verdicts = Vec::new();
     for (pause, step) in steps {
         now = now.saturating_add_signed(*pause);
         match step {
-            Step::Reserve(charges, last, within) => {
-                let mut charges: Vec<_> = charges.iter().map(charge).collect();
-                if let ([_, .., charge], Some(terms)) = (&mut charges[..], last) {
-                    charge.terms = *terms;
-                }
-                verdicts.push(subject.reserve(&charges, *within, now).await);
+            Step::Reserve(asked, last, within) => {
+                verdicts.push(subject.reserve(&charges(limits, asked, *last), *within, now).await);
             }
-            Step::GiveBack(charges, ago, ahead) => {
-                let charges: Vec<_> = charges.iter().map(charge).collect();
+            Step::GiveBack(asked, ago, ahead) => {
+                let charges = charges(limits, asked, None);
                 let admitted = subject.give_back(&charges, now - ago + ahead, *ahead, now).await;
                 verdicts.push(Verdict { admitted, at: 0, standings: ArrayVec::new() });
             }
-            Step::Refund(charges, ago) => {
-                let charges: Vec<_> = charges.iter().map(charge).collect();
-                subject.refund(&charges, now - ago, now).await;
-            }
-            Step::Pause(percent) => subject.pause(&charge(&(LIMITS - 1, *percent)), now).await,
+            Step::Refund(asked, ago) => subject.refund(&charges(limits, asked, None), now - ago, now).await,
+            Step::Pause(percent) => subject.pause(&charges(limits, &[(LIMITS - 1, *percent)], None)[0], now).await,
             Step::Publish(scale, factor) => {
                 subject.publish(scales()[*scale].as_ref().unwrap(), *factor, now).await;
             }
         }
     }
     verdicts
+}
+
+/// What Redis answers to a trace where all that is asked at the same time is asked in one call.
+async fn answers_together(redis: &mut Scripted, (limits, steps): &Trace) -> Vec<Verdict> {
+    let mut now = BEGIN;
+    let (mut verdicts, mut gathered) = (Vec::new(), Vec::new());
+    for (pause, step) in steps {
+        if *pause != 0 || matches!(step, Step::Pause(_) | Step::Publish(..)) {
+            verdicts.extend(flush(redis, &mut gathered, now).await);
+        }
+        now = now.saturating_add_signed(*pause);
+        match step {
+            Step::Reserve(asked, last, within) => {
+                gathered.push((Flow::take(Duration::from_micros(*within)), charges(limits, asked, *last)));
+            }
+            Step::GiveBack(asked, ago, ahead) => {
+                let flow = Flow::GiveBack { at: now - ago + ahead, ahead: Duration::from_micros(*ahead) };
+                gathered.push((flow, charges(limits, asked, None)));
+            }
+            Step::Refund(asked, ago) => gathered.push((Flow::Give(now - ago), charges(limits, asked, None))),
+            Step::Pause(percent) => redis.pause(&charges(limits, &[(LIMITS - 1, *percent)], None)[0], now).await,
+            Step::Publish(scale, factor) => redis.publish(scales()[*scale].as_ref().unwrap(), *factor, now).await,
+        }
+    }
+    verdicts.extend(flush(redis, &mut gathered, now).await);
+    verdicts
+}
+
+async fn flush(redis: &mut Scripted, gathered: &mut Vec<(Flow, Vec<Charge<'_>>)>, now: u64) -> Vec<Verdict> {
+    let gathered = std::mem::take(gathered);
+    if gathered.is_empty() { Vec::new() } else { redis.decide_together(&gathered, now).await }
+}
+
+/// A trace in which most steps come together.
+fn in_bursts((limits, steps): Trace) -> Trace {
+    let steps = steps.into_iter().enumerate().map(|(number, (pause, step))| (if number % 8 == 0 { pause } else { 0 }, step));
+    (limits, steps.collect())
 }
 
 #[test]
@@ -155,6 +194,23 @@ fn random_traces_get_the_same_answers_from_all_three() {
             let expected = answers(&mut Specification::default(), &trace).await;
             prop_assert_eq!(&answers(&mut Memory::new(1000, Gauge::default()), &trace).await, &expected, "memory");
             prop_assert_eq!(&answers(redis, &trace).await, &expected, "Redis");
+            Ok(())
+        })
+    });
+    checked.unwrap();
+}
+
+#[test]
+fn decisions_in_one_call_are_the_same_as_one_after_another() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = RedisServer::start();
+    let redis = std::cell::RefCell::new(runtime.block_on(Scripted::new(&server)));
+    let checked = TestRunner::default().run(&any_trace().prop_map(in_bursts), |trace| {
+        let redis = &mut *redis.borrow_mut();
+        runtime.block_on(async {
+            redis::cmd("FLUSHALL").query_async::<()>(&mut redis.connection).await.unwrap();
+            let expected = answers(&mut Specification::default(), &trace).await;
+            prop_assert_eq!(&answers_together(redis, &trace).await, &expected);
             Ok(())
         })
     });
