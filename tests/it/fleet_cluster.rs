@@ -208,7 +208,13 @@ async fn keys_on_their_way_to_another_node_are_found(cluster: &Cluster, redis: &
     assert!(take(redis, &two, &[known]).await);
     assert!(take(redis, &two, &[unknown]).await);
     let (port, mut old) = (cluster.nodes[to].port(), cluster.nodes[from].client().await);
-    redis::cmd("MIGRATE").arg("127.0.0.1").arg(port).arg(name(known)).arg(&[0, 5000]).exec_async(&mut old).await.unwrap();
+    // Whatever else came to lie in that slot moves with it.
+    let mut held = redis::cmd("CLUSTER");
+    let held: Vec<String> = held.arg("GETKEYSINSLOT").arg(slot).arg(100).query_async(&mut old).await.unwrap();
+    assert!(held.contains(&name(known)));
+    for key in held {
+        redis::cmd("MIGRATE").arg("127.0.0.1").arg(port).arg(key).arg(&[0, 5000]).exec_async(&mut old).await.unwrap();
+    }
     assert!(!take(redis, &two, &[known]).await, "both tokens were taken before it moved");
     for node in [to, from] {
         cluster.nodes[node].tell(&format!("CLUSTER SETSLOT {slot} NODE {to_id}")).await;
