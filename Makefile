@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench fuzz image static deb sbom
+.PHONY: help run demo test lint bench bench-instructions bench-load fuzz image static deb sbom
 
 # Pinned, so that `make lint` fails for what was changed here and for nothing else.
 DENY_VERSION := 0.20.2
@@ -13,6 +13,10 @@ CYCLONEDX_VERSION := 0.5.9
 CYCLONEDX := target/tools/bin/cargo-cyclonedx
 FUZZ_VERSION := 0.13.2
 FUZZ := target/tools/bin/cargo-fuzz
+
+# The harness and its runner have to be of one version.
+RUNNER_VERSION := $(shell awk '/^name = "gungraun"$$/ { getline; gsub(/"/, ""); print $$3 }' Cargo.lock)
+RUNNER := target/tools/bin/gungraun-runner
 
 # How long `make fuzz` tries each target.
 FUZZ_SECONDS := 60
@@ -36,7 +40,7 @@ test: ## Run every test; installs redis-server, chromium and faketime first wher
 
 lint: $(DENY) ## Check formatting, lints, documentation, licences and advisories
 	cargo fmt --check
-	cargo clippy --locked --all-targets -- -D warnings
+	cargo clippy --locked --all-targets --features bench -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps --document-private-items
 	$(DENY) --locked check --hide-inclusion-graph bans licenses sources
 	@if $(DENY) --log-level off fetch db; then \
@@ -45,8 +49,14 @@ lint: $(DENY) ## Check formatting, lints, documentation, licences and advisories
 		echo "WARNING: security advisories were NOT checked: the RustSec database cannot be reached" >&2; \
 	fi
 
-bench: ## Run the benchmarks
-	cargo bench --locked --benches
+bench: bench-instructions bench-load ## Count instructions, and measure load beside peers
+
+bench-instructions: $(RUNNER)
+	@.ci/bench-dependencies
+	GUNGRAUN_RUNNER=$(abspath $(RUNNER)) cargo bench --locked --features bench --bench instructions
+
+bench-load:
+	cargo bench --locked --features bench --bench load
 
 # Without a sanitizer, which needs a nightly compiler: there is no unsafe code here for one to watch. What is found anew is
 # kept below target/; copy into fuzz/corpus what is worth replaying.
@@ -89,3 +99,6 @@ $(DEB):
 
 $(CYCLONEDX):
 	cargo install cargo-cyclonedx --version $(CYCLONEDX_VERSION) --locked --root target/tools
+
+$(RUNNER):
+	cargo install gungraun-runner --version $(RUNNER_VERSION) --locked --root target/tools

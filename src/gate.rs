@@ -240,10 +240,8 @@ impl Inner {
         Found { route, captures, rewritten }: Found,
         notes: Notes,
     ) -> Result<Box<Call>, BadRequest> {
-        let (head, body) = request.into_parts();
-        let client = self.identification.client(&peer, &head)?;
+        let client = self.identification.client(&peer, &request)?;
         notes.client(&client);
-        let request = Request::from_parts(head, body);
         let (exempt, socket, observers) = (false, None, Observers::default());
         Ok(Box::new(Call {
             request,

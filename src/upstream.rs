@@ -11,7 +11,7 @@
 //! or one of its streams (`multiplexed`), or `connect`s, by `tls` where asked; `spare` keeps what a second try needs,
 //! `upload` watches the body go out, and `response` hands the connection back when the response has ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{mem, sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap, Request, Response, StatusCode, Uri, Version,
@@ -208,7 +208,7 @@ impl Upstream {
         let received = tokio::select! {
             biased;
             received = sent => received,
-            () = overdue(watch.as_ref(), self.response_timeout) => {
+            () = overdue(watch.as_ref(), started, self.response_timeout) => {
                 stopwatch.timed_out(self.response_timeout);
                 return Err(UpstreamError::ResponseTimeout);
             }
@@ -250,17 +250,19 @@ impl Upstream {
     }
 
     /// The request as it goes to this upstream by HTTP/1.1 (RFC 9112, sections 3.2 and 6).
-    fn addressed(&self, request: Request<RequestBody>) -> Request<RequestBody> {
-        let (mut parts, body) = request.into_parts();
-        parts.uri = parts.uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
-        parts.version = Version::HTTP_11;
-        parts.headers.insert(HOST, self.host.clone());
-        if !body.is_empty() && http_body::Body::size_hint(&body).exact().is_none() {
-            // hyper drops the body of a GET that does not say it has one.
-            parts.headers.remove(CONTENT_LENGTH);
-            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+    fn addressed(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
+        if request.uri().authority().is_some() {
+            let uri = mem::take(request.uri_mut());
+            *request.uri_mut() = uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
         }
-        Request::from_parts(parts, body)
+        *request.version_mut() = Version::HTTP_11;
+        request.headers_mut().insert(HOST, self.host.clone());
+        if !request.body().is_empty() && http_body::Body::size_hint(request.body()).exact().is_none() {
+            // hyper drops the body of a GET that does not say it has one.
+            request.headers_mut().remove(CONTENT_LENGTH);
+            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+        }
+        request
     }
 }
 

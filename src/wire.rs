@@ -142,9 +142,9 @@ impl<'a> Field<'a> {
     fn read(line: &'a [u8]) -> Result<Self, Fault> {
         let end = line.iter().position(|byte| !TOKEN[usize::from(*byte)]).ok_or(Fault::Field)?;
         let (name, [b':', value @ ..]) = line.split_at(end) else { return Err(Fault::Field) };
-        let is_control = |byte: &&u8| (**byte < b' ' && **byte != b'\t') || **byte == 0x7f;
-        // Counted to the end, not searched for the first, so that it can be done many bytes at a time.
-        let bad = value.iter().filter(is_control).count() > 0;
+        let is_control = |byte: &u8| (*byte < b' ' && *byte != b'\t') || *byte == 0x7f;
+        // Looked at to the end, not to the first, so that it can be done many bytes at a time.
+        let bad = value.iter().fold(0, |bad, byte| bad | u8::from(is_control(byte))) > 0;
         if bad || name.is_empty() {
             return Err(Fault::Field);
         }

@@ -104,19 +104,19 @@ pub fn client_id(data: &[u8]) {
     let mut request = Request::new(());
     let Ok(value) = HeaderValue::from_bytes(data) else { return };
     request.headers_mut().insert(HeaderName::from_static("x-client-id"), value);
-    identify(request);
+    identify(&request);
     if let Ok(target) = [b"/?client_id=", data].concat().as_slice().try_into() {
         let mut request = Request::new(());
         *request.uri_mut() = hyper::http::uri::PathAndQuery::into(target);
-        identify(request);
+        identify(&request);
     }
 }
 
-fn identify(request: Request<()>) {
+fn identify(request: &Request<()>) {
     let trusted = ["127.0.0.0/8".parse().expect("a network")];
     let identification = Identification::new(&Config::default().identity, &trusted, KeyHasher::new(None, "fuzz"));
     let peer = Peer { address: SocketAddr::new(PEER, 1), secure: false, certificate: None };
-    if let Ok(client) = identification.client(&peer, &request.into_parts().0) {
+    if let Ok(client) = identification.client(&peer, request) {
         let identity = client.identity.text;
         assert!((1..=MAX_IDENTITY_BYTES).contains(&identity.len()));
         assert!(identity.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic()));
@@ -138,7 +138,7 @@ pub fn forwarded(data: &[u8]) {
     }
     let mut request = Request::new(());
     request.headers_mut().insert(X_FORWARDED_FOR, value);
-    identify(request);
+    identify(&request);
 }
 
 /// A canonical path has no segment that servers read differently.

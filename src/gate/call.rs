@@ -140,11 +140,12 @@ impl RequestId {
 
     fn random() -> Self {
         const DIGITS: &[u8; 16] = b"0123456789abcdef";
-        let bits = fastrand::u128(..);
-        let mut text = ArrayString::new();
-        for position in 0..32 {
-            text.push(char::from(DIGITS[(bits >> (position * 4)) as usize & 15]));
+        let mut digits = [0; 64];
+        for (two, byte) in digits.chunks_exact_mut(2).zip(fastrand::u128(..).to_ne_bytes()) {
+            two.copy_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
         }
+        let mut text = ArrayString::from_byte_string(&digits).unwrap_or_default();
+        text.truncate(32);
         Self(text)
     }
 

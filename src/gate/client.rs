@@ -11,7 +11,6 @@ use arrayvec::ArrayString;
 use hyper::{
     HeaderMap, Request,
     header::{AUTHORIZATION, COOKIE},
-    http::request::Parts,
 };
 use ipnet::IpNet;
 
@@ -71,21 +70,19 @@ impl Identification {
     }
 
     /// Who sent a request that came from `peer`.
-    pub fn client(&self, Peer { address, certificate, .. }: &Peer, head: &Parts) -> Result<Client, BadRequest> {
+    pub fn client<B>(&self, Peer { address, certificate, .. }: &Peer, request: &Request<B>) -> Result<Client, BadRequest> {
         let peer = address.ip().to_canonical();
-        let address = forwarded::client_address(peer, &head.headers, &self.trusted_proxies);
+        let address = forwarded::client_address(peer, request.headers(), &self.trusted_proxies);
         let network = network(address, self.ipv6_prefix);
-        let identity = self.identity(network, certificate.as_deref(), head)?;
+        let identity = self.identity(network, certificate.as_deref(), request)?;
         Ok(Client { peer, identity, address, network, through_trusted_proxy: forwarded::is_in(&self.trusted_proxies, peer) })
     }
 
     /// What the identity of a request is read from; `address` where nothing names it.
     pub fn source<B>(&self, peer: &Peer, request: &Request<B>) -> String {
-        let mut head = Request::new(()).into_parts().0;
-        (head.uri, head.headers) = (request.uri().clone(), request.headers().clone());
         let names = |source: &&IdentitySource| {
             let alone = Self { sources: vec![(*source).clone()], ..self.clone() };
-            alone.client(peer, &head).is_ok_and(|client| client.identity.is_claimed())
+            alone.client(peer, request).is_ok_and(|client| client.identity.is_claimed())
         };
         self.sources.iter().find(names).unwrap_or(&IdentitySource::Address).to_string()
     }
@@ -95,15 +92,16 @@ impl Identification {
         self.ipv6_prefix
     }
 
-    fn identity(&self, network: IpNet, certificate: Option<&str>, head: &Parts) -> Result<Identity, BadRequest> {
+    fn identity<B>(&self, network: IpNet, certificate: Option<&str>, request: &Request<B>) -> Result<Identity, BadRequest> {
+        let headers = request.headers();
         for source in &self.sources {
             let claimed: Option<(Cow<'_, str>, _, _)> = match source {
-                IdentitySource::Header(name) => only_header(&head.headers, name)?.map(|value| (value.into(), "name", true)),
-                IdentitySource::Query(name) => query::value(head.uri.query().unwrap_or_default(), name)
+                IdentitySource::Header(name) => only_header(headers, name)?.map(|value| (value.into(), "name", true)),
+                IdentitySource::Query(name) => query::value(request.uri().query().unwrap_or_default(), name)
                     .map_err(|query::Ambiguous| BadRequest::IdentityAmbiguous)?
                     .map(|value| (value, "name", true)),
-                IdentitySource::Cookie(name) => cookie(&head.headers, name)?.map(|value| (value.into(), "cookie", false)),
-                IdentitySource::Bearer => bearer(&head.headers, &self.hasher)?.map(|hash| (hash.into(), "bearer", false)),
+                IdentitySource::Cookie(name) => cookie(headers, name)?.map(|value| (value.into(), "cookie", false)),
+                IdentitySource::Bearer => bearer(headers, &self.hasher)?.map(|hash| (hash.into(), "bearer", false)),
                 IdentitySource::Certificate => certificate.map(|subject| (subject.into(), "certificate", false)),
                 IdentitySource::Address => break,
             };
@@ -256,9 +254,9 @@ mod tests {
         for (name, value) in headers {
             request = request.header(*name, HeaderValue::from_bytes(value).unwrap());
         }
-        let head = request.body(()).unwrap().into_parts().0;
+        let request = request.body(()).unwrap();
         let identification = Identification::new(&config, &[], KeyHasher::new(None, "test"));
-        identification.client(&peer, &head).map(|client| format!("{}:{}", client.identity.kind, client.identity.text))
+        identification.client(&peer, &request).map(|client| format!("{}:{}", client.identity.kind, client.identity.text))
     }
 
     fn usual() -> Vec<IdentitySource> {

@@ -27,11 +27,18 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
 
 /// Meant for one connection only, whatever `Connection` says (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [HeaderName; 8] =
+static HOP_BY_HOP: [HeaderName; 8] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
 
 /// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
+    // Most messages hold one of them or none: to go through the names once costs far less than to look for each.
+    let mut held = [false; HOP_BY_HOP.len()];
+    for name in headers.keys() {
+        if let Some(place) = HOP_BY_HOP.iter().position(|hop| hop == name) {
+            held[place] = true;
+        }
+    }
     if headers.contains_key(CONNECTION) {
         for name in named_by_connection(headers) {
             if !protected.contains(&name) {
@@ -39,7 +46,7 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
             }
         }
     }
-    for name in HOP_BY_HOP {
+    for (name, _) in HOP_BY_HOP.iter().zip(held).filter(|(_, held)| *held) {
         headers.remove(name);
     }
 }
@@ -64,11 +71,12 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
 /// Says for whom a request is forwarded, and whether it came over TLS. What a trusted proxy said already is kept and extended.
 pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trusted: bool) {
     let scheme = if secure { "https" } else { "http" };
+    let host = headers.get(HOST).cloned();
     if !trusted {
-        headers.remove(X_FORWARDED_FOR);
-        headers.remove(X_FORWARDED_HOST);
-        headers.remove(X_FORWARDED_PROTO);
         headers.remove(FORWARDED);
+        put(headers, X_FORWARDED_FOR, HeaderValue::try_from(peer.to_string()).ok());
+        put(headers, X_FORWARDED_HOST, host);
+        return put(headers, X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme)));
     }
     let lists = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok());
     let mut chain = lists.collect::<Vec<_>>().join(", ");
@@ -84,10 +92,18 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trust
     {
         headers.append(FORWARDED, hop);
     }
-    if let Some(host) = headers.get(HOST).cloned() {
+    if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
+}
+
+/// Replaces a field, or removes it where there is nothing to say.
+fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
+    match value {
+        Some(value) => _ = headers.insert(name, value),
+        None => _ = headers.remove(name),
+    }
 }
 
 /// Adds this proxy to the way a message has come, received with HTTP `version` (`Via`, RFC 9110, section 7.6.3).

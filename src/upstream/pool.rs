@@ -115,14 +115,15 @@ impl Pool {
     /// A stream or a kept connection if there is one, else a fresh one. Waits for at most the connect time-out. An exchange
     /// that asks to switch protocols gets a connection.
     pub(super) async fn lease(self: &Arc<Self>, switches: bool) -> Result<Lease, UpstreamError> {
-        let deadline = Instant::now() + self.connect_timeout;
+        let now = Instant::now();
+        let deadline = now + self.connect_timeout;
         let permit = self.permit(deadline).await?;
         let shared = self.shared.as_ref().filter(|shared| !switches && !shared.is_declined());
         if let Some(shared) = shared {
             return Box::pin(self.share(shared, permit, deadline)).await;
         }
-        while let Some(mut connection) = self.take_rested() {
-            if let Ok(Ok(())) = timeout(SETTLING, connection.sender.ready()).await {
+        while let Some(mut connection) = self.take_rested(now) {
+            if connection.sender.is_ready() || matches!(timeout(SETTLING, connection.sender.ready()).await, Ok(Ok(()))) {
                 connection.place.occupy(permit);
                 connection.reused = true;
                 return Ok(Lease::Http1(connection));
@@ -165,6 +166,9 @@ impl Pool {
     }
 
     async fn permit(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, UpstreamError> {
+        if let Ok(permit) = Arc::clone(&self.permits).try_acquire_owned() {
+            return Ok(permit);
+        }
         match timeout_at(deadline, Arc::clone(&self.permits).acquire_owned()).await {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(UpstreamError::Busy),
@@ -202,9 +206,9 @@ impl Pool {
         Ok(Lease::Http1(Connection { pool: Arc::downgrade(self), sender, place, driver, reused: false }))
     }
 
-    fn take_rested(&self) -> Option<Connection> {
+    fn take_rested(&self, now: Instant) -> Option<Connection> {
         let (unused_until, connection) = self.resting().connections.pop_back()?;
-        (unused_until > Instant::now()).then_some(connection)
+        (unused_until > now).then_some(connection)
     }
 
     fn put(self: &Arc<Self>, connection: Connection) {

@@ -36,10 +36,10 @@ enum State {
     Sent(Instant),
 }
 
-/// Resolves when the upstream alone has been waited for longer than `limit`, counted from now or from the last piece of the
-/// body that it took.
-pub(super) async fn overdue(watch: Option<&UploadWatch>, limit: Duration) {
-    let mut deadline = Instant::now() + limit;
+/// Resolves when the upstream alone has been waited for longer than `limit`, counted from `started` or from the last piece of
+/// the body that it took.
+pub(super) async fn overdue(watch: Option<&UploadWatch>, started: Instant, limit: Duration) {
+    let mut deadline = started + limit;
     loop {
         sleep_until(deadline).await;
         deadline = match watch.map(UploadWatch::state) {

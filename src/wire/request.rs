@@ -186,7 +186,7 @@ fn request_line(line: &[u8]) -> Result<bool, Fault> {
 
 /// Whether a target has one of the four forms that go with the method (RFC 9112, section 3.2).
 fn is_target(method: &[u8], target: &[u8]) -> bool {
-    let bad = target.iter().filter(|byte| !byte.is_ascii_graphic() || **byte == b'#').count() > 0;
+    let bad = target.iter().fold(0, |bad, byte| bad | u8::from(!byte.is_ascii_graphic() || *byte == b'#')) > 0;
     let is_absolute = |scheme: &[u8]| {
         target.len() > scheme.len() && target[..scheme.len()].eq_ignore_ascii_case(scheme) && target[scheme.len()] != b'/'
     };

@@ -1,0 +1,94 @@
+//! Processes under test: started on a processor of their own where that can be had, measured through `/proc`, ended with the
+//! value that holds them.
+
+use std::{
+    fs,
+    net::{SocketAddr, TcpListener},
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+
+/// How long a program may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The processor of what is measured, and that of all else: load, upstream and store.
+pub const MEASURED: usize = 0;
+pub const AROUND: usize = 1;
+
+/// A program that runs.
+pub struct Process(Child);
+
+/// What a program has used so far.
+#[derive(Clone, Copy, Default)]
+pub struct Usage {
+    /// Time on a processor, user's and system's, of all its threads, in nanoseconds.
+    pub cpu: u64,
+    /// Resident memory in bytes.
+    pub resident: u64,
+}
+
+impl Process {
+    /// Starts `command` on one processor, and waits until it listens on `port`.
+    pub async fn start(command: &[&str], processor: usize, port: u16) -> Self {
+        let (program, arguments) = command.split_first().expect("a program");
+        let mut started = pinned(program, processor);
+        let started = started.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let process = Self(started.spawn().expect("a program that can be started"));
+        let address = SocketAddr::from(([127, 0, 0, 1], port));
+        let listening = async {
+            while TcpStream::connect(address).await.is_err() {
+                sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(PATIENCE, listening).await.unwrap_or_else(|_| panic!("{command:?} does not listen on {port}"));
+        process
+    }
+
+    /// What it has used.
+    pub fn usage(&self) -> Usage {
+        let process = format!("/proc/{}", self.0.id());
+        let threads = fs::read_dir(format!("{process}/task")).into_iter().flatten().flatten();
+        let cpu = threads.filter_map(|thread| {
+            fs::read_to_string(thread.path().join("schedstat")).ok()?.split(' ').next()?.parse::<u64>().ok()
+        });
+        let status = fs::read_to_string(format!("{process}/status")).unwrap_or_default();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
+        Usage { cpu: cpu.sum(), resident: resident.unwrap_or(0) * 1024 }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // Whatever the error, it is gone.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A command that runs on one processor where there are two, and `taskset` is there to say so.
+pub fn pinned(program: &str, processor: usize) -> Command {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let several = processors > 1 || std::env::var_os(super::PINNED).is_some();
+    if !several || !is_installed("taskset") {
+        return Command::new(program);
+    }
+    let mut command = Command::new("taskset");
+    command.args(["-c", &processor.to_string(), program]);
+    command
+}
+
+/// Whether a program is in `PATH`.
+pub fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).is_file())
+}
+
+/// A port that nobody listens on.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+}
