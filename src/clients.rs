@@ -58,6 +58,8 @@ pub struct Seen {
     pub limit: Arc<str>,
     /// The bucket.
     pub id: Id,
+    /// The tenant whose factor it follows; `None` where it follows none of a tenant's own.
+    pub tenant: Option<Id>,
     /// What its client is called, as configured: plain, cut or hashed.
     pub name: Arc<str>,
     /// Requests a second of the last minutes, weighted by their age.
@@ -77,6 +79,7 @@ struct Set {
 #[derive(Clone)]
 struct Place {
     id: Id,
+    tenant: Option<Id>,
     name: Arc<str>,
     requests: f64,
     refused: f64,
@@ -151,13 +154,13 @@ impl Sketch {
         Self((0..SETS).map(set).collect())
     }
 
-    /// Counts a request that came at `now`. `name` is asked for only where the bucket gets a place.
-    pub fn count(&self, id: Id, refused: bool, now: Instant, name: impl FnOnce() -> String) {
+    /// Counts a request that came at `now`. Name and tenant are asked for only where the bucket gets a place.
+    pub fn count(&self, id: Id, refused: bool, now: Instant, whose: impl FnOnce() -> (String, Option<Id>)) {
         // The key is a hash: any of its bytes is as good as another.
         let set = &self.0[usize::from(id[1]) % SETS];
         if let Ok(mut set) = set.try_lock() {
             set.age(now);
-            set.count(id, refused, name);
+            set.count(id, refused, whose);
         }
     }
 
@@ -170,6 +173,7 @@ impl Sketch {
                 route: Arc::clone(route),
                 limit: Arc::clone(limit),
                 id: place.id,
+                tenant: place.tenant,
                 name: Arc::clone(&place.name),
                 per_second: place.requests * scale,
                 refused_per_second: place.refused * scale,
@@ -183,7 +187,7 @@ impl Sketch {
 // === impl Set ===
 
 impl Set {
-    fn count(&mut self, id: Id, refused: bool, name: impl FnOnce() -> String) {
+    fn count(&mut self, id: Id, refused: bool, whose: impl FnOnce() -> (String, Option<Id>)) {
         let refused = f64::from(u8::from(refused));
         let known = self.places.iter_mut().flatten().find(|place| place.id == id);
         if let Some(place) = known {
@@ -195,9 +199,9 @@ impl Set {
         let lightest = self.places.iter_mut().min_by(|one, other| weight(one).total_cmp(&weight(other)));
         if let Some(lightest) = lightest {
             let inherited = lightest.as_ref().map_or(0.0, |place| place.requests);
-            let mut name = name();
+            let (mut name, tenant) = whose();
             name.truncate(name.floor_char_boundary(NAME_BYTES_MAX));
-            *lightest = Some(Place { id, name: name.into(), requests: inherited + 1.0, refused, inherited });
+            *lightest = Some(Place { id, tenant, name: name.into(), requests: inherited + 1.0, refused, inherited });
         }
     }
 
@@ -245,9 +249,9 @@ mod tests {
         let sketch = Sketch::new(now);
         // A hundred thousand names once each, and among them five that ask two thousand times.
         for number in 0..100_000_u32 {
-            sketch.count(id(number + 10), false, now, || format!("noise {number}"));
+            sketch.count(id(number + 10), false, now, || (format!("noise {number}"), None));
             if number % 10 == 0 {
-                sketch.count(id(number / 10 % 5), number % 20 == 0, now, || format!("heavy {}", number / 10 % 5));
+                sketch.count(id(number / 10 % 5), number % 20 == 0, now, || (format!("heavy {}", number / 10 % 5), None));
             }
         }
         let told = told(&sketch, now);
@@ -266,9 +270,9 @@ mod tests {
     fn who_was_busy_once_makes_room_for_who_is_busy_now() {
         let begin = Instant::now();
         let sketch = Sketch::new(begin);
-        (0..1000).for_each(|_| sketch.count(id(1), true, begin, || "then".into()));
+        (0..1000).for_each(|_| sketch.count(id(1), true, begin, || ("then".into(), None)));
         let later = begin + HALF_LIFE * 10;
-        (0..10).for_each(|_| sketch.count(id(2), false, later, || "now".into()));
+        (0..10).for_each(|_| sketch.count(id(2), false, later, || ("now".into(), None)));
         let told = told(&sketch, later);
         assert_eq!((&*told[0].name, &*told[1].name), ("now", "then"));
         assert!(told[1].per_second < 0.02, "{told:?}");
@@ -279,7 +283,7 @@ mod tests {
         let begin = Instant::now();
         let sketch = Sketch::new(begin);
         for tick in 0..12_000_u32 {
-            sketch.count(id(1), tick % 4 == 0, begin + Duration::from_millis(100) * tick, || "steady".into());
+            sketch.count(id(1), tick % 4 == 0, begin + Duration::from_millis(100) * tick, || ("steady".into(), None));
         }
         let end = begin + Duration::from_mins(20);
         let first = told(&sketch, end);
@@ -293,7 +297,7 @@ mod tests {
         let (clients, now) = (Clients::default(), Instant::now());
         let count = |limit, client, refused, times| {
             let sketch = clients.sketch("chat", limit);
-            (0..times).for_each(|_| sketch.count(id(client), refused, now, || format!("client {client}")));
+            (0..times).for_each(|_| sketch.count(id(client), refused, now, || (format!("client {client}"), None)));
         };
         count("one", 1, false, 30);
         count("two", 2, true, 20);

@@ -166,7 +166,7 @@ fn list(seen: &[Seen]) -> Value {
 }
 
 fn told(seen: &Seen) -> Value {
-    let Seen { route, limit, id, name, per_second, refused_per_second, error_per_second } = seen;
+    let Seen { route, limit, id, name, per_second, refused_per_second, error_per_second, .. } = seen;
     json!({
         "route": &**route, "limit": &**limit, "key": Key(*id).to_string(), "name": &**name,
         "per_second": per_second, "refused_per_second": refused_per_second, "error_per_second": error_per_second,

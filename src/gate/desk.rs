@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::{
     Gate,
-    named::{self, dimensions},
+    named::{Named, dimensions},
     route::{Route, RouteLimit},
 };
 use crate::{
@@ -170,8 +170,8 @@ impl Gate {
     /// How the bucket stands whose limit counts by these values; a client was named by a source of this `kind`.
     pub async fn state(&self, which: Which<'_>, values: &[String], kind: &str) -> Result<State, Unknown> {
         let found = self.only(which)?;
-        let key = self.key(&found, values, kind)?;
-        self.state_of(&found, key).await
+        let (key, limit) = self.bucket(&found, values, kind)?;
+        self.state_of(&found, &limit, key).await
     }
 
     /// The same of the first limit that counts by two things beside the route, which is how Data Actions are limited.
@@ -179,15 +179,15 @@ impl Gate {
         let by_two = |limit: &RouteLimit| dimensions(limit).count() == 2;
         let found = self.all(which, by_two).into_iter().next();
         let found = found.ok_or_else(|| Unknown::Limit(names(&self.all(Which::default(), by_two))))?;
-        let key = self.key(&found, &[tenant.to_owned(), action.to_owned()], "name")?;
-        self.state_of(&found, key).await
+        let (key, limit) = self.bucket(&found, &[tenant.to_owned(), action.to_owned()], "name")?;
+        self.state_of(&found, &limit, key).await
     }
 
     /// Fills a bucket for all replicas; answers how it stood before.
     pub async fn reset(&self, which: Which<'_>, values: &[String], kind: &str) -> Result<State, Unknown> {
         let found = self.only(which)?;
-        let key = self.key(&found, values, kind)?;
-        let before = self.state_of(&found, key).await?;
+        let (key, limit) = self.bucket(&found, values, kind)?;
+        let before = self.state_of(&found, &limit, key).await?;
         self.0.desk.limiter.reset(key).await.map_err(|_: AmendError| Unknown::Store)?;
         Ok(before)
     }
@@ -223,7 +223,10 @@ impl Gate {
         let limit = found.limit();
         let mut buckets = Vec::new();
         for page in seen.chunks(MAX_CHARGES) {
-            let charges: ArrayVec<Charge<'_>, MAX_CHARGES> = page.iter().map(|seen| limit.asks(Key(seen.id))).collect();
+            let limits: Vec<Limit> = page.iter().map(|seen| limit.of_tenant(seen.tenant.map(Key))).collect();
+            let charge =
+                |(seen, of): (&Seen, _)| Charge { limit: of, key: Key(seen.id), cost: limit.cost, terms: Terms::Take };
+            let charges: ArrayVec<Charge<'_>, MAX_CHARGES> = page.iter().zip(&limits).map(charge).collect();
             let (standings, _) = told(self.0.desk.limiter.peek(&charges).await)?;
             for ((seen, charge), standing) in page.iter().zip(&charges).zip(&standings) {
                 let bucket = BucketFacts::of(charge, standing);
@@ -237,19 +240,22 @@ impl Gate {
         Ok(buckets)
     }
 
-    async fn state_of(&self, found: &Found, key: Key) -> Result<State, Unknown> {
-        let limit = found.limit();
-        let charge = limit.asks(key);
+    async fn state_of(&self, found: &Found, limit: &Limit, key: Key) -> Result<State, Unknown> {
+        let charge = Charge { limit, key, cost: found.limit().cost, terms: Terms::Take };
         let (standings, by) = told(self.0.desk.limiter.peek(&[charge]).await)?;
         let bucket = standings.first().map(|standing| BucketFacts::of(&charge, standing)).ok_or(Unknown::Store)?;
-        Ok(State { route: Arc::clone(&found.route.name), limit: LimitFacts::of(limit), by: by.as_str(), bucket })
+        Ok(State { route: Arc::clone(&found.route.name), limit: LimitFacts::of(found.limit()), by: by.as_str(), bucket })
     }
 
-    fn key(&self, found: &Found, values: &[String], kind: &str) -> Result<Key, Unknown> {
-        let limit = found.limit();
-        let prefix = self.0.identification.ipv6_prefix();
-        let key = named::key(&found.route, limit, values, kind, prefix, &self.0.desk.hasher);
-        key.ok_or_else(|| Unknown::Values(dimensions(limit).map(ToString::to_string).collect()))
+    /// The bucket that is called so, and the limit as it is for it.
+    fn bucket(&self, found: &Found, values: &[String], kind: &str) -> Result<(Key, Limit), Unknown> {
+        let (route, limit) = (&*found.route, found.limit());
+        let ipv6_prefix = self.0.identification.ipv6_prefix();
+        let named = Named { values, kind, ipv6_prefix, hasher: &self.0.desk.hasher };
+        let key = named.key(route, limit);
+        let key = key.ok_or_else(|| Unknown::Values(dimensions(limit).map(ToString::to_string).collect()))?;
+        let tenant = limit.follows.as_ref().and_then(|follows| named.tenant(route, limit, follows));
+        Ok((key, limit.of_tenant(tenant)))
     }
 
     fn only(&self, which: Which<'_>) -> Result<Found, Unknown> {
@@ -294,9 +300,11 @@ fn told(outlook: Outlook) -> Result<(crate::limiter::Standings, Teller), Unknown
 // === impl RouteLimit ===
 
 impl RouteLimit {
-    /// What one request asks of a bucket.
-    fn asks(&self, key: Key) -> Charge<'_> {
-        Charge { limit: &self.limit, key, cost: self.cost, terms: Terms::Take }
+    /// The limit as it is for a tenant, where it follows a signal that is measured for each.
+    fn of_tenant(&self, tenant: Option<Key>) -> Limit {
+        let scale = self.follows.as_ref().zip(tenant).map(|(follows, tenant)| follows.signal.scale(tenant));
+        let limit = self.limit.clone();
+        Limit { scale: scale.or_else(|| limit.scale.clone()), ..limit }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Buckets by name: what a bucket is called where operators see it, and which bucket it is that they call so.
 //!
 //! Promised: what is found for names is the bucket of a request that carries them. A name is shown as the configuration
-//! says; a hashed one is the bucket's key, which [`key`] finds again for whoever knows the name.
+//! says; a hashed one is the bucket's key, which [`Named::key`] finds again for whoever knows the name.
 
 use std::net::IpAddr;
 
@@ -10,6 +10,7 @@ use super::{
     client::{self, Client},
     query,
     route::{Route, RouteLimit},
+    tenant::Follows,
 };
 use crate::{
     config::{Dimension, ShowClients},
@@ -42,42 +43,65 @@ pub fn shown(limit: &RouteLimit, call: &Call, key: Key, show: ShowClients) -> St
     }
 }
 
-/// The bucket of a limit whose [`dimensions`] have these values, in their order; `None` where they do not fit it. A client is
-/// one that was named by a source of this `kind`: `name`, `cookie`, `bearer`, `certificate` or `address`.
-pub fn key(
-    route: &Route,
-    limit: &RouteLimit,
-    values: &[String],
-    kind: &str,
-    ipv6_prefix: u8,
-    hasher: &KeyHasher,
-) -> Option<Key> {
-    let mut values = values.iter();
-    let mut key = hasher.start(&limit.id);
-    for dimension in &limit.per {
-        key = match dimension {
-            Dimension::Route => key.part(route.name.as_bytes()),
-            Dimension::Client => Client::add_named(key, values.next()?, kind, ipv6_prefix)?,
-            Dimension::Address => {
-                let address: IpAddr = values.next()?.parse().ok()?;
-                client::add_network(key, client::network(address.to_canonical(), ipv6_prefix))
-            }
-            // As the canonical form of a path has it.
-            Dimension::Path(_) => key.part(values.next()?.to_ascii_lowercase().as_bytes()),
-            Dimension::Header(_) | Dimension::Query(_) => {
-                let value = Some(folded(values.next()?)).filter(|value| !value.is_empty());
-                key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes())
-            }
-            // A credential is known by its hash.
-            Dimension::Certificate | Dimension::Bearer => {
-                let value = values.next().filter(|value| !value.is_empty());
-                key.part(
-                    value.map(|value| value.as_str().into()).or_else(|| limit.default.as_deref().map(folded))?.as_bytes(),
-                )
-            }
-        };
+/// What operators call a bucket: a value for each of the [`dimensions`] of its limit, in their order.
+#[derive(Clone, Copy)]
+pub struct Named<'a> {
+    /// The values.
+    pub values: &'a [String],
+    /// What a client among them was named by: `name`, `cookie`, `bearer`, `certificate` or `address`.
+    pub kind: &'a str,
+    /// Leading bits of an IPv6 address that count.
+    pub ipv6_prefix: u8,
+    /// Makes keys of names.
+    pub hasher: &'a KeyHasher,
+}
+
+impl Named<'_> {
+    /// The bucket of a limit; `None` where the values do not fit it.
+    pub fn key(&self, route: &Route, limit: &RouteLimit) -> Option<Key> {
+        let mut values = self.values.iter();
+        let key = self.key_of(route, limit, &limit.id, &limit.per, &mut values)?;
+        values.next().is_none().then_some(key)
     }
-    values.next().is_none().then(|| key.finish())
+
+    /// The tenant whose factor the limit follows: the first of what it counts by.
+    pub fn tenant(&self, route: &Route, limit: &RouteLimit, follows: &Follows) -> Option<Key> {
+        self.key_of(route, limit, &follows.id, &limit.per[..1], &mut self.values.iter())
+    }
+
+    fn key_of(
+        &self,
+        route: &Route,
+        limit: &RouteLimit,
+        id: &str,
+        per: &[Dimension],
+        values: &mut std::slice::Iter<'_, String>,
+    ) -> Option<Key> {
+        let mut key = self.hasher.start(id);
+        for dimension in per {
+            key = match dimension {
+                Dimension::Route => key.part(route.name.as_bytes()),
+                Dimension::Client => Client::add_named(key, values.next()?, self.kind, self.ipv6_prefix)?,
+                Dimension::Address => {
+                    let address: IpAddr = values.next()?.parse().ok()?;
+                    client::add_network(key, client::network(address.to_canonical(), self.ipv6_prefix))
+                }
+                // As the canonical form of a path has it.
+                Dimension::Path(_) => key.part(values.next()?.to_ascii_lowercase().as_bytes()),
+                Dimension::Header(_) | Dimension::Query(_) => {
+                    let value = Some(folded(values.next()?)).filter(|value| !value.is_empty());
+                    key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes())
+                }
+                // A credential is known by its hash.
+                Dimension::Certificate | Dimension::Bearer => {
+                    let value = values.next().filter(|value| !value.is_empty());
+                    let value = value.map(|value| value.as_str().into());
+                    key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes())
+                }
+            };
+        }
+        Some(key.finish())
+    }
 }
 
 fn value(dimension: &Dimension, call: &Call) -> String {

@@ -22,6 +22,7 @@ use crate::{
         Charge, Decision, MAX_CHARGES, Standing, Standings,
         key::{Key, KeyHasher},
         retry_after_seconds,
+        scale::ScaleName,
     },
 };
 
@@ -99,7 +100,9 @@ impl<'a> Question<'a> {
         for (place, (limit, charge)) in self.limits.iter().zip(&self.charges).enumerate() {
             let lacks = |standings: &Standings| standings.get(place).is_some_and(|standing| standing.tokens < charge.cost);
             let refused = refusals.is_some_and(lacks);
-            limit.seen.count(charge.key.0, refused, call.received, || named::shown(limit, call, charge.key, show));
+            let tenant = || charge.limit.scale.as_ref().and_then(ScaleName::tenant).map(|tenant| tenant.0);
+            let whose = || (named::shown(limit, call, charge.key, show), tenant());
+            limit.seen.count(charge.key.0, refused, call.received, whose);
         }
     }
 

@@ -144,9 +144,14 @@ impl Measured {
         if tenants.len() >= TENANTS_MAX {
             forget_oldest(&mut tenants);
         }
-        let tenant = Arc::new(Tenant::new(ScaleName::of_tenant(&self.name, key), now));
+        let tenant = Arc::new(Tenant::new(self.scale(key), now));
         tenants.insert(key, Arc::clone(&tenant));
         tenant
+    }
+
+    /// What decisions about a tenant's limits go by.
+    pub fn scale(&self, tenant: Key) -> ScaleName {
+        ScaleName::of_tenant(&self.name, tenant)
     }
 
     /// Counts an attempt for a tenant: the upstream was waited for that long.

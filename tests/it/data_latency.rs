@@ -10,7 +10,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cxgate::config::{Config, Cors, Dimension, Factor, Latency, Rate, TokenBucket};
+use cxgate::config::{Config, Cors, Dimension, Factor, Latency, Rate, SlidingWindow, TokenBucket};
 use http_body_util::Full;
 use hyper::{Request, Response, StatusCode, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
@@ -86,8 +86,15 @@ fn following(config: &mut Config) {
     limit.kind = TokenBucket { capacity: 100_000, refill_per_second: Rate::per_second(2.0).unwrap() }.into();
 }
 
+/// The same with a sliding window, whose quota is what follows.
+fn following_by_quota(config: &mut Config) {
+    following(config);
+    config.routes[0].limits[0].limit.kind = SlidingWindow { quota: 100_000, window: Duration::from_mins(1) }.into();
+}
+
 async fn ask(gate: &TestGate, tenant: &str) -> Answer {
-    get(gate.proxy, PATH, &[("x-tenant-id", tenant), ("origin", "https://page.example")]).await
+    let client = ("x-client-id", "page");
+    get(gate.proxy, PATH, &[("x-tenant-id", tenant), client, ("origin", "https://page.example")]).await
 }
 
 /// The factor by which the last decision for a tenant went, as its answer tells.
@@ -116,8 +123,16 @@ async fn falls_to_the_floor_for_one_tenant_and_rises_again(gate: &TestGate, upst
     upstream.takes(5 * THRESHOLD);
     let slow = until_factor(gate, "acme", "0.2").await;
     assert!(slow.headers.get_all("server-timing").iter().any(|value| value == r#"factor;desc="0.2", quota;desc="20000""#));
+    until(async || {
+        ask(gate, "acme").await;
+        let read = get(gate.admin, "/metrics/acme/page", &[]).await.json();
+        let used = get(gate.admin, "/api/v1/usage", &[]).await.json();
+        read["adaptive_multiplier"] == 0.2 && read["effective_quota"] == 20_000 && used["buckets"][0]["factor"] == 0.2
+    })
+    .await;
     upstream.takes(Duration::ZERO);
     assert_eq!(factor(&ask(gate, "other").await), "1", "a tenant of its own");
+    assert_eq!(get(gate.admin, "/metrics/other/page", &[]).await.json()["adaptive_multiplier"], 1.0);
     until(async || gate.metric(SHOWN).await == "0.2").await;
 
     let normal = Instant::now();
@@ -143,6 +158,15 @@ async fn in_the_embedded_store_a_slow_tenant_falls_to_the_floor_and_rises_again(
 async fn on_redis_a_slow_tenant_falls_to_the_floor_and_rises_again() {
     let (upstream, redis) = (Slow::start().await, RedisServer::start());
     let gate = TestGate::on_redis(upstream.address, &redis, following).await;
+    falls_to_the_floor_for_one_tenant_and_rises_again(&gate, &upstream).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_quota_of_a_sliding_window_falls_and_rises_as_a_bucket_does() {
+    let (upstream, redis) = (Slow::start().await, RedisServer::start());
+    let gate = TestGate::start(upstream.address, following_by_quota);
+    falls_to_the_floor_for_one_tenant_and_rises_again(&gate, &upstream).await;
+    let gate = TestGate::on_redis(upstream.address, &redis, following_by_quota).await;
     falls_to_the_floor_for_one_tenant_and_rises_again(&gate, &upstream).await;
 }
 

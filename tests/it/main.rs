@@ -54,6 +54,7 @@ mod limiter_limits;
 mod limiter_outage;
 mod operators;
 mod pacing;
+mod presets;
 mod proxies;
 mod reference;
 mod reload;
