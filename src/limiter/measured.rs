@@ -6,9 +6,9 @@
 //! nobody feeds returns to 1 by itself, as soon as any replica that has seen the tenant looks.
 //!
 //! Promised: only what the upstream did counts. A time-out counts as the deadline, and so does waiting that the caller gave up;
-//! a failure counts as slow where it was, and never as fast. At most [`TENANTS_MAX`] tenants, of [`latency`]'s size each; the
-//! least recently used are forgotten. At most [`TOLD_MAX`] calls a look, [`TELLERS`] at a time, those first that waited
-//! longest. While the store is away, this replica's own samples make the factor.
+//! a failure counts as slow where it was, and never as fast. At most [`TENANTS_MAX`] tenants, of [`latency`](super::latency)'s
+//! size each; the least recently used are forgotten. At most [`TOLD_MAX`] calls a look, [`TELLERS`] at a time, those first that
+//! waited longest. While the store is away, this replica's own samples make the factor.
 //! Not promised: that a store which lost its data remembers: the factor is then 1 until there are enough samples again.
 
 use std::{
