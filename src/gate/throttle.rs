@@ -20,6 +20,7 @@ use super::{
     question::Question,
     rejection::Rejection,
     response::Response,
+    route::Route,
     stage::{Next, Stage},
     tenant::Tenants,
     timing,
@@ -52,13 +53,13 @@ impl Stage for Throttle {
     async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
         let wait = route.pacing.as_ref().map_or(Duration::ZERO, |policy| policy.configured.wait);
-        let until = Instant::now() + wait;
+        let until = call.received + wait;
         let place = match route.places.as_ref().filter(|_| !call.exempt) {
             // In a box, for the sake of requests that never wait.
             Some(places) => Some(Box::pin(places.enter(self.waiter(&call), route.pacing.as_ref(), until)).await?),
             None => None,
         };
-        let mut response = self.charge(call, until, next).await?;
+        let mut response = self.charge(&route, call, until, next).await?;
         if let Some(place) = place {
             response.body_mut().keep(place);
         }
@@ -73,13 +74,12 @@ impl Throttle {
     }
 
     /// Passes on what the limits admit, no later than `until`.
-    async fn charge(&self, mut call: Box<Call>, until: Instant, next: &impl Next) -> Outcome {
-        let route = Arc::clone(&call.route);
-        let tenants = match Tenants::of(&route, &call, &self.hasher) {
+    async fn charge(&self, route: &Arc<Route>, mut call: Box<Call>, until: Instant, next: &impl Next) -> Outcome {
+        let tenants = match Tenants::of(route, &call, &self.hasher) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
             tenants => tenants?,
         };
-        let question = match Question::of(&route, &tenants, &call, &self.hasher) {
+        let question = match Question::of(route, &tenants, &call, &self.hasher) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
             question => question?,
         };
