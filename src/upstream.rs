@@ -29,6 +29,8 @@ use crate::{
 
 mod connect;
 mod delivery;
+mod failure;
+mod incoming;
 mod multiplexed;
 mod oauth;
 mod pool;
@@ -37,18 +39,21 @@ pub mod retry;
 mod socket;
 mod spare;
 mod stopwatch;
+mod stream;
 mod tls;
 mod upload;
 
 pub use connect::ConnectError;
 pub use delivery::{Delivery, DeliveryError, Identity};
+pub use incoming::ResponseFault;
 pub use oauth::Credentials;
-pub use response::{ResponseBody, ResponseFault};
+pub use response::ResponseBody;
 pub use retry::retry_after;
 pub use stopwatch::{Attempted, Observer};
 
 use connect::Connector;
-use pool::{Failure, Fate, Lease, Pool};
+use failure::{Failure, Fate};
+use pool::{Lease, Pool};
 use spare::Spare;
 use stopwatch::Stopwatch;
 use upload::{Upload, UploadWatch, overdue};

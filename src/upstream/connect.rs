@@ -7,7 +7,7 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{UpstreamError, UpstreamSetupError, socket::Stream, tls::Tls};
+use super::{UpstreamError, UpstreamSetupError, stream::Stream, tls::Tls};
 use crate::config::{self, Http2};
 
 /// Why no connection could be made.

@@ -34,8 +34,9 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     UpstreamError,
-    pool::{BUFFER_BYTES, Failure, Fate},
-    socket::{self, Open},
+    failure::Failure,
+    socket::{BUFFER_BYTES, Open},
+    stream,
     upload::{Upload, pour},
 };
 use crate::config;
@@ -149,7 +150,7 @@ impl Multiplexed {
     /// Adds a connection, and takes its first stream. Its upstream's settings are awaited, which say how many it may have.
     pub(super) async fn add(
         &self,
-        stream: socket::Stream,
+        stream: stream::Stream,
         open: Open,
         permit: OwnedSemaphorePermit,
         deadline: Instant,
@@ -199,7 +200,7 @@ fn builder() -> client::Builder {
 
 /// Moves a connection's bytes until it ends, dies or was unused for too long.
 async fn drive(
-    connection: client::Connection<socket::Stream, Bytes>,
+    connection: client::Connection<stream::Stream, Bytes>,
     pings: Option<PingPong>,
     usage: Arc<Usage>,
     idle_timeout: Duration,
@@ -339,23 +340,5 @@ fn set_length(headers: &mut HeaderMap, length: Option<u64>) {
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
         None => drop(headers.remove(CONTENT_LENGTH)),
-    }
-}
-
-// === impl Failure ===
-
-impl Failure {
-    /// Why a stream has no response. An upstream that goes away names the last stream it looked at, and h2 ends those behind
-    /// it with that; others end with their connection.
-    fn of_stream(error: h2::Error) -> Self {
-        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        let fate = if error.is_remote() && (refused || error.is_go_away()) {
-            Fate::Unprocessed
-        } else if error.is_io() {
-            Fate::Silent
-        } else {
-            Fate::Unknown
-        };
-        Self { fate, cause: Box::new(error) }
     }
 }

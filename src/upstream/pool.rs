@@ -25,15 +25,13 @@ use tokio::{
 use super::{
     UpstreamError,
     connect::{Connected, Connector},
+    failure::{Failure, Fate},
+    incoming::Incoming,
     multiplexed::{Multiplexed, Stream as SharedStream},
-    response::Incoming,
-    socket::{Open, Place, Socket},
+    socket::{BUFFER_BYTES, Open, Place, Socket},
     upload::Upload,
 };
 use crate::config;
-
-/// Largest response head, and the most that is gathered of one connection in either direction. A head may have 100 fields.
-pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// How long a connection taken from the pool may need until it is ready. It is so at once, or as soon as its task is done
 /// with the last response; one that is not has something left to write that its upstream does not read.
@@ -66,24 +64,6 @@ pub(super) struct Connection {
     place: Arc<Place>,
     driver: Driver,
     reused: bool,
-}
-
-/// Why an exchange has no response head, and what is known of its request.
-pub(super) struct Failure {
-    pub(super) fate: Fate,
-    pub(super) cause: Box<dyn std::error::Error + Send + Sync>,
-}
-
-/// What became of a request that has no answer.
-pub(super) enum Fate {
-    /// No byte of it was written; here it is.
-    Unwritten(Box<Request<Upload>>),
-    /// The upstream says that it has not looked at it (RFC 9113, section 8.7).
-    Unprocessed,
-    /// The connection ended, and there was no byte of an answer.
-    Silent,
-    /// It may have been processed.
-    Unknown,
 }
 
 /// The task that moves a connection's bytes; it ends with this, unless it was let go.

@@ -1,4 +1,4 @@
-//! A connection's socket, plain or TLS, and its place among the connections that may be open.
+//! A connection's socket, and its place among the connections that may be open.
 //!
 //! Promised of HTTP/1: a response head reaches hyper only as far as a strict reader has passed it, and nothing that came
 //! before the request was written passes for its answer; what does not pass is an error.
@@ -15,22 +15,16 @@ use std::{
 };
 
 use prometheus_client::metrics::gauge::Gauge;
-use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
     sync::OwnedSemaphorePermit,
 };
-use tokio_rustls::client::TlsStream;
 
-use super::pool::BUFFER_BYTES;
+use super::stream::Stream;
 use crate::wire::{Fault, response::ResponseScanner};
 
-/// Bytes to and from the upstream.
-pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
+/// Largest response head, and the most that is gathered of one connection in either direction. A head may have 100 fields.
+pub(super) const BUFFER_BYTES: usize = 64 * 1024;
 
 /// A stream of HTTP/1 that remembers whether anything has come, and holds its place until it is closed.
 pub(super) struct Socket {
@@ -51,76 +45,6 @@ pub(super) struct Place {
 
 /// Counts a connection as open for as long as it lives.
 pub(super) struct Open(Gauge);
-
-// === impl Stream ===
-
-impl Stream {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
-    /// Whether the kernel holds bytes for us, or the end of them, whatever the runtime has heard of it so far.
-    fn has_unread(&self) -> io::Result<bool> {
-        match SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]) {
-            Ok(_) => Ok(true),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-}
-
-impl AsyncRead for Stream {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(context, buffer),
-        }
-    }
-}
-
-impl AsyncWrite for Stream {
-    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
-        }
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(context, slices),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
-        }
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut *self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
-        }
-    }
-}
 
 // === impl Socket ===
 
