@@ -182,3 +182,8 @@ where
         self.body.size_hint()
     }
 }
+
+// === impl Watch ===
+
+/// A connection that carries one response at a time is blocked where its response is, and its socket says so.
+impl Watch for Exchange {}

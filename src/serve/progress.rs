@@ -5,7 +5,6 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::exchange::Watch;
 use crate::wire::Fault;
 
 /// What a connection is waiting for; a change of value is progress, and starts the wait anew.
@@ -189,9 +188,6 @@ impl Exchange {
         self.0.lock().stage = Stage::Upgraded;
     }
 }
-
-/// A connection that carries one response at a time is blocked where its response is, and its socket says so.
-impl Watch for Exchange {}
 
 impl Drop for Exchange {
     fn drop(&mut self) {
