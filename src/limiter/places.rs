@@ -23,7 +23,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 
-use super::{Limiter, key::Key, redis::Redis};
+use super::{
+    Limiter,
+    key::Key,
+    redis::{Redis, places::Name},
+};
 
 /// How long a place is held that is not spoken for again.
 pub const LIFETIME: Duration = Duration::from_secs(30);
@@ -33,10 +37,6 @@ pub const RENEWAL: Duration = Duration::from_secs(10);
 
 /// How long a place that was given up may be taken again without asking the store, which then hears of it with all others.
 const LINGER: Duration = Duration::from_millis(100);
-
-/// The name of a place among all: 64 random bits of its replica, then 64 that count.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Name(pub u128);
 
 /// One of a client's places; given up when dropped.
 #[derive(Debug)]

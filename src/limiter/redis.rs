@@ -34,12 +34,13 @@ mod batch;
 mod cluster;
 mod control;
 mod dial;
+mod end;
 mod eviction;
 mod fleet;
 mod link;
 mod observe;
 mod operate;
-mod places;
+pub mod places;
 pub mod script;
 mod sentinel;
 mod session;
@@ -47,10 +48,11 @@ mod slots;
 
 use cluster::Cluster;
 use dial::Dialer;
+use end::End;
 use link::{Common, Link, Server};
 use script::{Change, Decision, Flow, KeySpace};
 use sentinel::Sentinels;
-use session::{Call, End, Failure};
+use session::{Call, Failure};
 use slots::{GROUPS, tag};
 
 /// Buckets in Redis.

@@ -15,7 +15,7 @@ use tokio::{
 use tokio_rustls::TlsConnector;
 use tokio_util::task::AbortOnDropHandle;
 
-use super::session::End;
+use super::end::End;
 use crate::{
     config::{self, Address, Secret},
     tls::{TlsSetupError, client_config},

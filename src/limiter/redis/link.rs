@@ -24,9 +24,10 @@ use tokio::{
 
 use super::{
     dial::{Dialer, Driver},
+    end::End,
     script::{self, Change, Flow, KeySpace, Script},
     sentinel::{Sentinels, check_role},
-    session::{Call, End, Failure, Session},
+    session::{Call, Failure, Session},
 };
 use crate::{
     config::{Address, Factor},

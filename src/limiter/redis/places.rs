@@ -9,10 +9,14 @@ use super::{
     script::{KeySpace, Script},
     session::Call,
 };
-use crate::limiter::{StoreError, key::Key, places::Name};
+use crate::limiter::{StoreError, key::Key};
 
 /// Places that one call speaks for. It bounds how long Redis is busy with it: about a millisecond.
 const BATCH: usize = 128;
+
+/// The name of a place among all: 64 random bits of its replica, then 64 that count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Name(pub u128);
 
 impl Redis {
     /// Asks for one more of the `most` places that a client may hold; whether it is granted. It is held for `lifetime`.

@@ -9,11 +9,7 @@ use std::time::Duration;
 use redis::Value;
 use tokio::{task::JoinSet, time::timeout};
 
-use super::{
-    dial::Dialer,
-    session::{End, Session},
-    slots::text,
-};
+use super::{dial::Dialer, end::End, session::Session, slots::text};
 use crate::config::Address;
 
 /// The longest that one Sentinel is waited for.

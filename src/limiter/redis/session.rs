@@ -21,14 +21,12 @@ use tokio::{
 use super::{
     batch::{Batch, Gathering, Waiting},
     dial::{Dialer, Driver},
+    end::{End, FAILURES_MAX},
     eviction,
     script::{Decision, KeySpace, Script},
     slots::{GROUPS, Redirect},
 };
 use crate::{config::Address, limiter::StoreError};
-
-/// Calls in a row without a verdict that end a session. One may be bad luck; three are not worth a fourth's waiting.
-const FAILURES_MAX: u32 = 3;
 
 /// Calls that may await their answers. It bounds what a slow Redis can pile up here: callers beyond it are refused at once.
 /// Those whose callers went away are bounded by what the socket takes.
@@ -76,23 +74,6 @@ pub(super) enum Failure {
     /// The keys are elsewhere; the script did not run.
     #[error("the keys are at {}", .0.address)]
     Redirected(Redirect),
-}
-
-/// Why there is no session. Shown to operators; holds nothing secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum End {
-    #[error("could not connect: {0}")]
-    Connect(String),
-    #[error("the connection was closed")]
-    Closed,
-    #[error("{FAILURES_MAX} calls in a row brought no verdict")]
-    Failing,
-    #[error("it cannot serve: {0}")]
-    Unable(String),
-    #[error("the Sentinels name another master")]
-    Deposed,
-    #[error("it is a node of a Cluster, and the keys are at {0}")]
-    Moved(Address),
 }
 
 // === impl Session ===
@@ -302,14 +283,6 @@ impl Failure {
             Self::Store(error) => error,
             Self::Redirected(_) => StoreError::Refused,
         }
-    }
-}
-
-// === impl End ===
-
-impl End {
-    pub(super) fn connect(error: impl std::fmt::Display) -> Self {
-        Self::Connect(error.to_string())
     }
 }
 

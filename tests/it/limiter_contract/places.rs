@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use cxgate::limiter::places::Name;
+use cxgate::limiter::redis::places::Name;
 use proptest::{prelude::*, test_runner::TestRunner};
 
 use super::*;
