@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use super::{
     Reader,
-    kind::{choice, duration, integer},
-    routes::MAX_CAPACITY,
+    kind::{MAX_CAPACITY, choice, duration, integer},
     upstreams::WAIT,
 };
 use crate::config::{MaxInFlight, Priority, Published, WhenLimited};

@@ -6,8 +6,7 @@ use config::Value;
 
 use super::{
     Reader,
-    kind::{boolean, duration, integer, rate, text},
-    routes::MAX_CAPACITY,
+    kind::{MAX_CAPACITY, boolean, duration, integer, rate, text},
     upstreams::WAIT,
 };
 use crate::config::{Cors, Origin, Rate, TokenBucket, WebSocket};

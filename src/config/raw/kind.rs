@@ -20,6 +20,9 @@ use crate::config::{
     value::duration_text,
 };
 
+/// The most tokens a bucket can hold, or a window admit.
+pub(super) const MAX_CAPACITY: u32 = 1_000_000;
+
 /// The text of a value that is one.
 pub(super) fn text(value: &Value) -> Option<&str> {
     match &value.kind {

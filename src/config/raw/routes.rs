@@ -11,16 +11,13 @@ use hyper::{Method, header::HeaderName};
 
 use super::{
     Reader, delivery, egress, guests,
-    kind::{boolean, choice, duration, integer, name, parsed, rate, reference, text},
+    kind::{MAX_CAPACITY, boolean, choice, duration, integer, name, parsed, rate, reference, text},
     load::Signal,
 };
 use crate::config::{
     Cooldown, Dimension, Limit, LimitKind, Mode, OAuth, Rate, Route, RouteLimit, SlidingWindow, TokenBucket, Upstream,
     dimension::is_parameter, url::parse_host,
 };
-
-/// The most tokens a bucket can hold, or a window admit.
-pub(super) const MAX_CAPACITY: u32 = 1_000_000;
 
 /// Length of a sliding window: from what clocks can tell apart with ease to what a quota a day needs.
 const WINDOW: RangeInclusive<Duration> = Duration::from_millis(1)..=Duration::from_hours(24);
