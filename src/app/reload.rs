@@ -19,12 +19,11 @@ use tracing::{info, warn};
 
 use super::{
     StartError,
-    desk::Desk,
     fixed::{Held, hold_back},
     parts::{Generation, Lasting, Parts},
 };
 use crate::{
-    admin::Admin,
+    admin::{Admin, engine::Engine},
     config::{ConfigError, Loaded},
     metrics::{CredentialsLabels, Metrics, ReloadLabels, SignalLabels},
     serve::Caps,
@@ -75,11 +74,11 @@ pub enum ReloadError {
 }
 
 /// Reloads, and tells everyone concerned.
-pub(super) struct Reloading {
+pub(super) struct Reloading<E> {
     pub(super) read: Reader,
     pub(super) current: Current,
     pub(super) lasting: Lasting,
-    pub(super) operators: Admin<Desk>,
+    pub(super) operators: Admin<E>,
     pub(super) caps: watch::Sender<Caps>,
 }
 
@@ -109,7 +108,7 @@ impl Reloads {
 
 // === impl Reloading ===
 
-impl Reloading {
+impl<E: Engine> Reloading<E> {
     /// Does what is asked for, for ever.
     pub(super) async fn serve(&self, mut asked: mpsc::Receiver<Asked>) {
         let metrics = &self.lasting.metrics;
