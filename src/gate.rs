@@ -26,6 +26,7 @@ pub mod forwarded;
 pub mod guard;
 pub mod headers;
 pub mod in_flight;
+pub mod limit;
 pub mod limited;
 pub mod named;
 mod numbers;
@@ -35,37 +36,42 @@ pub mod preflight;
 mod query;
 pub mod question;
 pub mod quota;
+pub mod refusals;
 pub mod rejection;
 pub mod replay;
+pub mod request_id;
 pub mod response;
 pub mod rewrite;
 pub mod route;
 pub mod setup;
+pub mod sockets;
 pub mod stage;
 pub mod tenant;
 pub mod throttle;
 pub mod timing;
 pub mod tunnel;
 pub mod violation;
+pub mod waiting;
 pub mod websocket;
 pub mod whitelist;
 
 use access::{Access, Entry, Notes};
 use bad_request::BadRequest;
-use call::{Call, RequestId};
+use call::Call;
 use client::Identification;
 use cors::Grant;
 use forward::Forward;
 use headers::X_REQUEST_ID;
 use preflight::Preflights;
+use refusals::Refusals;
 use rejection::Rejection;
+use request_id::RequestId;
 use response::{InFlight, Response};
 use route::{Found, RouteCounters, RouteTable};
+use sockets::Sockets;
 use stage::{Next, Then, stage};
 use tenant::Observers;
 use throttle::Throttle;
-use violation::ViolationLog;
-use websocket::Sockets;
 use whitelist::Whitelist;
 
 use crate::{
@@ -78,7 +84,7 @@ use crate::{
 pub type Outcome = Result<Response, Rejection>;
 
 /// The stages, as types, in the order in which a request meets them.
-type Stack = Then<ViolationLog, Then<Preflights, Then<Whitelist, Then<Sockets, Then<Throttle, Forward>>>>>;
+type Stack = Then<Refusals, Then<Preflights, Then<Whitelist, Then<Sockets, Then<Throttle, Forward>>>>>;
 
 /// Decides about requests and forwards those that may pass. Cheap to clone.
 #[derive(Clone)]
@@ -112,8 +118,8 @@ pub struct Counters {
 
 /// The stages before they are stacked.
 pub struct Stages {
-    /// Tells of refusals.
-    pub violation_log: ViolationLog,
+    /// Has the violation log told of refusals.
+    pub refusals: Refusals,
     /// Answers preflights, or exempts them from limits.
     pub preflights: Preflights,
     /// Exempts trusted clients.
@@ -141,7 +147,7 @@ impl Gate {
         // requests; the whitelist stands before sockets and throttle, whose places and tokens trusted clients do not use; a
         // socket too many is refused before it is charged; only what the throttle admits is forwarded.
         let stack = ServiceBuilder::new()
-            .layer(stage(stages.violation_log))
+            .layer(stage(stages.refusals))
             .layer(stage(stages.preflights))
             .layer(stage(stages.whitelist))
             .layer(stage(stages.sockets))
@@ -205,7 +211,7 @@ impl Gate {
         if let Some(entry) = &mut entry {
             entry.answered(&response);
         }
-        response.body_mut().hold(in_flight, entry);
+        response.body_mut().hold(in_flight, entry.map(|entry| entry as _));
         response
     }
 }

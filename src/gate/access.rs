@@ -21,7 +21,14 @@ use hyper::{
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 
-use super::{Outcome, call::RequestId, client::Client, rejection::Rejection, response::Response, route::Route};
+use super::{
+    Outcome,
+    client::Client,
+    rejection::Rejection,
+    request_id::RequestId,
+    response::{Follower, Response},
+    route::Route,
+};
 use crate::{
     config::{AccessClients, AccessFormat, AccessTarget, Config, Factor, LogFields},
     limiter::{bucket::MICRO, key::KeyHasher},
@@ -176,11 +183,6 @@ impl Entry {
         self.answer = Some(Answer { status: response.status(), retry_after, rejection });
     }
 
-    /// So many bytes of the answer's body are on their way.
-    pub fn sent(&mut self, bytes: usize) {
-        self.bytes += bytes as u64;
-    }
-
     fn decision(&self, findings: &Findings) -> Decision {
         let has = |flag: &AtomicBool| flag.load(Ordering::Relaxed);
         match &self.answer {
@@ -191,6 +193,12 @@ impl Entry {
             _ if has(&findings.passed) => Decision::Admitted,
             _ => Decision::None,
         }
+    }
+}
+
+impl Follower for Entry {
+    fn sent(&mut self, bytes: usize) {
+        self.bytes += bytes as u64;
     }
 }
 

@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::{
     Gate,
+    limit::RouteLimit,
     named::{Named, dimensions},
-    route::{Route, RouteLimit},
+    route::Route,
 };
 use crate::{
     clients::{Clients, Seen},

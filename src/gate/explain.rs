@@ -16,17 +16,8 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
-    Gate,
-    access::Notes,
-    call::{Call, RequestId},
-    client::Client,
-    cors,
-    desk::BucketFacts,
-    headers::X_CLIENT_SECRET,
-    question::Question,
-    rejection::Rejection,
-    route::Found,
-    tenant::Tenants,
+    Gate, access::Notes, call::Call, client::Client, cors, desk::BucketFacts, headers::X_CLIENT_SECRET, question::Question,
+    rejection::Rejection, request_id::RequestId, route::Found,
 };
 use crate::{
     body::RequestBody,
@@ -141,7 +132,7 @@ impl Gate {
 
     async fn outlook(&self, call: &Call, mut explanation: Explanation, route: &super::route::Route) -> Explanation {
         let hasher = &self.0.desk.hasher;
-        let tenants = match Tenants::of(route, call, hasher) {
+        let tenants = match call.tenants(hasher) {
             Ok(tenants) => tenants,
             Err(_) if route.is_shadow() => return Explanation { verdict: Verdict::Unlimited, ..explanation },
             Err(reason) => return explanation.rejected(&reason.into()),

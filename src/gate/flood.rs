@@ -13,10 +13,7 @@ use std::{
 use arrayvec::ArrayString;
 use tracing::{info, warn};
 
-use super::{
-    client::{Client, MAX_IDENTITY_BYTES},
-    route::Route,
-};
+use super::client::{Client, MAX_IDENTITY_BYTES};
 
 /// Most subjects that are told apart in one second. Bounds memory and lines a second.
 const MAX_SUBJECTS: usize = 512;
@@ -63,10 +60,10 @@ impl Floods {
     }
 
     /// Tells that a trusted client passed the limits of `route`.
-    pub fn whitelisted(&self, client: &Client, route: &Route) {
-        if self.tell(Event::Whitelisted, client, &route.name) {
+    pub fn whitelisted(&self, client: &Client, route: &Arc<str>) {
+        if self.tell(Event::Whitelisted, client, route) {
             let (client_id, address) = (client.identity.text.as_str(), client.address);
-            info!(event = "whitelist_bypass", client_id, %address, route = &*route.name, "whitelisted client passes the limits");
+            info!(event = "whitelist_bypass", client_id, %address, route = &**route, "whitelisted client passes the limits");
         }
     }
 

@@ -13,7 +13,7 @@ use hyper::{
 
 use super::forwarded::{self, X_FORWARDED_FOR};
 
-/// Carries a [`RequestId`](super::call::RequestId).
+/// Carries a [`RequestId`](super::request_id::RequestId).
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The host the client asked for.
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");

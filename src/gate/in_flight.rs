@@ -20,7 +20,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{pacing::Policy, rejection::Rejection};
+use super::waiting::Policy;
 use crate::{config::MaxInFlight, limiter::key::Key};
 
 /// How long to stay away where too many are under way: when one of them ends, nobody can say.
@@ -39,6 +39,10 @@ pub struct Place {
     shared: Arc<Shared>,
     client: Key,
 }
+
+/// Why there is no place: as many requests are under way as may.
+#[derive(Debug)]
+pub struct TooMany;
 
 /// What a waiter is called with.
 struct Turn<'a> {
@@ -87,8 +91,8 @@ impl Places {
     ///
     /// # Errors
     ///
-    /// [`Rejection::TooManyInFlight`] where it must not wait, or not any longer.
-    pub async fn enter(&self, client: Key, policy: Option<&Policy>, until: Instant) -> Result<Place, Rejection> {
+    /// [`TooMany`] where it must not wait, or not any longer.
+    pub async fn enter(&self, client: Key, policy: Option<&Policy>, until: Instant) -> Result<Place, TooMany> {
         let Some(Turn { policy, call, number }) = self.join(client, policy)? else {
             return Ok(Place::new(&self.0, client));
         };
@@ -103,19 +107,19 @@ impl Places {
             return Ok(place);
         }
         policy.refused.inc();
-        Err(Rejection::TooManyInFlight)
+        Err(TooMany)
     }
 
     /// Takes a place (then nothing is answered), or joins the line.
-    fn join<'a>(&self, client: Key, policy: Option<&'a Policy>) -> Result<Option<Turn<'a>>, Rejection> {
+    fn join<'a>(&self, client: Key, policy: Option<&'a Policy>) -> Result<Option<Turn<'a>>, TooMany> {
         let mut line = self.0.lock();
         if line.enter(client) {
             return Ok(None);
         }
-        let Some(policy) = policy else { return Err(Rejection::TooManyInFlight) };
+        let Some(policy) = policy else { return Err(TooMany) };
         if !policy.has_room() {
             policy.refused.inc();
-            return Err(Rejection::TooManyInFlight);
+            return Err(TooMany);
         }
         let (caller, call) = oneshot::channel();
         let number = line.join(client, caller);

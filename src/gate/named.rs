@@ -8,8 +8,9 @@ use std::net::IpAddr;
 use super::{
     call::{Call, folded},
     client::{self, Client},
+    limit::RouteLimit,
     query,
-    route::{Route, RouteLimit},
+    route::Route,
     tenant::Follows,
 };
 use crate::{

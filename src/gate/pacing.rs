@@ -26,15 +26,14 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge, histogram::Histogram};
 use tokio::{
     sync::{Notify, oneshot},
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::question::Question;
+use super::{question::Question, waiting::Policy};
 use crate::{
-    config::{Factor, WhenLimited},
+    config::Factor,
     limiter::{
         Charge, Decision, Limit, Limiter, MAX_CHARGES, Receipt, Standing, Standings, Terms,
         key::Key,
@@ -46,22 +45,6 @@ use crate::{
 
 /// What timers and a busy machine may add to a wait before it counts as too long.
 const GRACE: Duration = Duration::from_millis(500);
-
-/// How a route waits, and what it counts.
-pub struct Policy {
-    /// What is configured.
-    pub configured: WhenLimited,
-    /// Requests that wait.
-    pub waiting: Gauge,
-    /// How long those waited that went on.
-    pub waited: Histogram,
-    /// Requests that waited and went on.
-    pub served: Counter,
-    /// Requests that went away while they waited.
-    pub left: Counter,
-    /// Requests refused because the queue was full, or their turn too far away.
-    pub refused: Counter,
-}
 
 /// The lines of all routes.
 pub struct Pacing {
@@ -298,15 +281,6 @@ fn line_part(charge: &Charge<'_>) -> Option<(Key, u64)> {
         Terms::Take => Some((charge.key, charge.cost)),
         Terms::Need => Some((charge.key, 0)),
         Terms::TakeIfNew(_) => None,
-    }
-}
-
-// === impl Policy ===
-
-impl Policy {
-    /// Whether one more request may wait.
-    pub fn has_room(&self) -> bool {
-        self.waiting.get() < i64::from(self.configured.queue)
     }
 }
 

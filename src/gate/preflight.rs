@@ -9,9 +9,9 @@ use super::{
     Outcome,
     call::Call,
     cors::preflighted,
+    limit::RouteLimit,
     question,
     rejection::Rejection,
-    route::RouteLimit,
     stage::{Next, Stage},
 };
 use crate::limiter::{Decision, Limiter, key::KeyHasher};

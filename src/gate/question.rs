@@ -9,11 +9,12 @@ use super::{
     bad_request::BadRequest,
     call::Call,
     guard::{Cooldown, Guard},
+    limit::RouteLimit,
     limited::Limited,
     named,
     quota::QuotaFields,
     rejection::Rejection,
-    route::{Route, RouteLimit},
+    route::Route,
     tenant::Tenants,
 };
 use crate::{

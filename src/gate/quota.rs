@@ -6,7 +6,7 @@ use hyper::{
     header::{HeaderName, HeaderValue},
 };
 
-use super::{numbers, route::RouteLimit};
+use super::{limit::RouteLimit, numbers};
 use crate::{
     config::LimitKind,
     limiter::{Standing, bucket::MICRO, retry_after_seconds},

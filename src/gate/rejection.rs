@@ -13,7 +13,7 @@ use hyper::{
 
 use super::{
     bad_request::BadRequest,
-    in_flight,
+    in_flight::{self, TooMany},
     limited::Limited,
     numbers,
     response::{Response, ResponseBody},
@@ -22,7 +22,7 @@ use super::{
 use crate::{
     body::Fault,
     code::Code,
-    limiter::retry_after_seconds,
+    limiter::{places::NoPlace, retry_after_seconds},
     upstream::{ConnectError, UpstreamError},
 };
 
@@ -157,6 +157,21 @@ impl From<Unrouted> for Rejection {
 impl From<BadRequest> for Rejection {
     fn from(reason: BadRequest) -> Self {
         Self::BadRequest(reason)
+    }
+}
+
+impl From<TooMany> for Rejection {
+    fn from(TooMany: TooMany) -> Self {
+        Self::TooManyInFlight
+    }
+}
+
+impl From<NoPlace> for Rejection {
+    fn from(reason: NoPlace) -> Self {
+        match reason {
+            NoPlace::Taken => Self::TooManySockets,
+            NoPlace::Unavailable { retry_after } => Self::StoreUnavailable { retry_after },
+        }
     }
 }
 

@@ -19,14 +19,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use tokio::time::Instant;
 
 use super::{
-    Gate,
-    access::Notes,
-    call::{Call, RequestId},
-    question::Question,
-    rejection::Rejection,
-    route::Route,
-    tenant::Tenants,
-    whitelist::believes,
+    Gate, access::Notes, call::Call, question::Question, rejection::Rejection, request_id::RequestId, route::Route,
+    tenant::Tenants, whitelist::believes,
 };
 use crate::{
     body::RequestBody,

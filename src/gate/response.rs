@@ -10,7 +10,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use prometheus_client::metrics::gauge::Gauge;
 
-use super::{access::Entry, in_flight::Place};
+use super::in_flight::Place;
 use crate::upstream;
 
 /// A response of the gate.
@@ -20,14 +20,19 @@ pub type Response = hyper::Response<ResponseBody>;
 pub struct ResponseBody {
     kind: Kind,
     in_flight: Option<InFlight>,
-    /// Its line in the access log.
-    entry: Option<Box<Entry>>,
+    follower: Option<Box<dyn Follower>>,
     place: Option<Place>,
 }
 
 enum Kind {
     Own(Full<Bytes>),
     Upstream(upstream::ResponseBody),
+}
+
+/// Hears how a body goes out; dropped when that is over.
+pub trait Follower: Send + Sync {
+    /// So many more bytes went out.
+    fn sent(&mut self, bytes: usize);
 }
 
 /// Counts one request in flight, or one socket that is open, for as long as it lives.
@@ -38,12 +43,12 @@ pub struct InFlight(Gauge);
 impl ResponseBody {
     /// An answer of our own.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None, place: None, entry: None }
+        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None, place: None, follower: None }
     }
 
     /// The upstream's answer.
     pub fn upstream(body: upstream::ResponseBody) -> Self {
-        Self { kind: Kind::Upstream(body), in_flight: None, place: None, entry: None }
+        Self { kind: Kind::Upstream(body), in_flight: None, place: None, follower: None }
     }
 
     /// Whether the answer is our own.
@@ -51,10 +56,10 @@ impl ResponseBody {
         matches!(self.kind, Kind::Own(_))
     }
 
-    /// Counts the request until this body is done with, and then writes its line in the access log.
-    pub fn hold(&mut self, in_flight: InFlight, entry: Option<Box<Entry>>) {
+    /// Counts the request until this body is done with, and until then has `follower` hear of it.
+    pub fn hold(&mut self, in_flight: InFlight, follower: Option<Box<dyn Follower>>) {
         self.in_flight = Some(in_flight);
-        self.entry = entry;
+        self.follower = follower;
     }
 
     /// Keeps the request's place until this body is done with.
@@ -72,8 +77,8 @@ impl Body for ResponseBody {
             Kind::Own(body) => Pin::new(body).poll_frame(context).map_err(|never| match never {}),
             Kind::Upstream(body) => Pin::new(body).poll_frame(context),
         };
-        if let (Some(entry), Poll::Ready(Some(Ok(frame)))) = (&mut self.entry, &polled) {
-            entry.sent(frame.data_ref().map_or(0, Bytes::len));
+        if let (Some(follower), Poll::Ready(Some(Ok(frame)))) = (&mut self.follower, &polled) {
+            follower.sent(frame.data_ref().map_or(0, Bytes::len));
         }
         polled
     }

@@ -14,17 +14,13 @@ use super::{
     bad_request::BadRequest,
     cors::{self, CorsPolicy, Grant},
     guard::{Cooldown, Newcomers},
-    in_flight, pacing, path,
+    in_flight,
+    limit::RouteLimit,
+    path,
     rewrite::Rewrite,
-    tenant::Follows,
-    websocket,
+    waiting, websocket,
 };
-use crate::{
-    clients::Sketch,
-    config::{Dimension, Mode},
-    limiter::Limit,
-    upstream::Delivery,
-};
+use crate::{config::Mode, upstream::Delivery};
 
 /// A route as the gate runs it.
 pub struct Route {
@@ -49,37 +45,13 @@ pub struct Route {
     /// What its sockets may do; `None` relays what a connection switches to.
     pub websocket: Option<Arc<websocket::Policy>>,
     /// How its requests wait for a limit; `None` refuses them.
-    pub pacing: Option<pacing::Policy>,
+    pub pacing: Option<waiting::Policy>,
     /// How many of its requests may be under way; `None` for any number.
     pub places: Option<in_flight::Places>,
     /// The `RateLimit-Policy` of its limits; `None` where it has none.
     pub policy: Option<HeaderValue>,
     /// What it counts.
     pub counters: RouteCounters,
-}
-
-/// A limit as one route applies it.
-pub struct RouteLimit {
-    /// Stands in metrics, logs and headers.
-    pub name: Arc<str>,
-    /// Stands in store keys: the same for every route that shares the limit, different from every other limit.
-    pub id: String,
-    /// One bucket for each combination of these.
-    pub per: Vec<Dimension>,
-    /// What the limiter holds to.
-    pub limit: Limit,
-    /// What one request takes, in micro-tokens.
-    pub cost: u64,
-    /// The measured signal whose factor, for the first of the values it counts by, scales it.
-    pub follows: Option<Follows>,
-    /// Stands in for a value that a request lacks; `None` refuses the request.
-    pub default: Option<String>,
-    /// Requests it admitted.
-    pub admitted: Counter,
-    /// Requests it refused, or would have, where the route's mode is shadow.
-    pub refused: Counter,
-    /// Who asks it most.
-    pub seen: Arc<Sketch>,
 }
 
 /// What a route counts.

@@ -14,16 +14,20 @@ use super::{
     forward::Forward,
     guard::{Cooldown, Guard, Newcomers},
     in_flight,
-    pacing::{self, Pacing},
+    limit::RouteLimit,
+    pacing::Pacing,
     preflight::Preflights,
     quota,
+    refusals::Refusals,
     rewrite::Rewrite,
-    route::{Entry, Pattern, Route, RouteCounters, RouteLimit, RouteTable},
+    route::{Entry, Pattern, Route, RouteCounters, RouteTable},
+    sockets::Sockets,
     tenant::Follows,
     throttle::Throttle,
     tunnel::Tunnels,
     violation::ViolationLog,
-    websocket::{self, Close, Costs, Sockets},
+    waiting,
+    websocket::{self, Close, Costs},
     whitelist::Whitelist,
 };
 use crate::{
@@ -97,7 +101,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
     };
     let violations = violation_log.clone();
     let stages = Stages {
-        violation_log,
+        refusals: Refusals(violation_log),
         preflights: Preflights {
             limiter: Arc::clone(&limiter),
             hasher: hasher.clone(),
@@ -344,10 +348,10 @@ fn socket_policy(config: &config::WebSocket, route: &config::Route, metrics: &Me
     }
 }
 
-fn pacing_policy(configured: config::WhenLimited, route: &str, metrics: &Metrics) -> pacing::Policy {
+fn pacing_policy(configured: config::WhenLimited, route: &str, metrics: &Metrics) -> waiting::Policy {
     let labels = RouteLabels { route: route.to_owned() };
     let paced = |outcome| metrics.paced.get_or_create(&PacedLabels { route: route.to_owned(), outcome }).clone();
-    pacing::Policy {
+    waiting::Policy {
         configured,
         waiting: metrics.pacing_queue.get_or_create(&labels).clone(),
         waited: metrics.pacing_wait.get_or_create(&labels).clone(),

@@ -3,11 +3,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use super::{bad_request::BadRequest, call::Call, route::Route};
 use crate::{
     limiter::{
         Limit,
-        key::KeyHasher,
+        key::Key,
         measured::{Ended, Measured, Tenant},
     },
     upstream::{Attempted, Observer},
@@ -36,16 +35,11 @@ pub struct Observers(Vec<(Arc<Measured>, Arc<Tenant>)>);
 // === impl Tenants ===
 
 impl Tenants {
-    /// The tenants of a call on `route`; none where the client is exempt.
-    pub fn of(route: &Route, call: &Call, hasher: &KeyHasher) -> Result<Self, BadRequest> {
-        let mut tenants = Self::default();
-        for (place, limit) in route.limits.iter().enumerate().filter(|_| !call.exempt) {
-            let Some(follows) = &limit.follows else { continue };
-            let tenant = follows.signal.tenant(call.tenant(limit, follows, hasher)?);
-            tenants.limits.push((place, Limit { scale: Some(tenant.scale().clone()), ..limit.limit.clone() }));
-            tenants.observers.add(&follows.signal, tenant);
-        }
-        Ok(tenants)
+    /// Adds the tenant `key` of the `limit` at a place, which it then scales.
+    pub fn add(&mut self, place: usize, limit: &Limit, follows: &Follows, key: Key) {
+        let tenant = follows.signal.tenant(key);
+        self.limits.push((place, Limit { scale: Some(tenant.scale().clone()), ..limit.clone() }));
+        self.observers.add(&follows.signal, tenant);
     }
 
     /// The limit at a place, where it follows a tenant.

@@ -18,13 +18,13 @@ use super::{
     call::Call,
     pacing::Pacing,
     question::Question,
+    refusals::would_refuse,
     rejection::Rejection,
     response::Response,
     route::Route,
     stage::{Next, Stage},
-    tenant::Tenants,
     timing,
-    violation::{Seen, ViolationLog},
+    violation::ViolationLog,
 };
 use crate::{
     config::ShowClients,
@@ -75,7 +75,7 @@ impl Throttle {
 
     /// Passes on what the limits admit, no later than `until`.
     async fn charge(&self, route: &Arc<Route>, mut call: Box<Call>, until: Instant, next: &impl Next) -> Outcome {
-        let tenants = match Tenants::of(route, &call, &self.hasher) {
+        let tenants = match call.tenants(&self.hasher) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
             tenants => tenants?,
         };
@@ -146,7 +146,7 @@ impl Throttle {
                 if !is_shadow {
                     return Err(rejection);
                 }
-                self.violations.would_refuse(&Seen::of(call), &rejection);
+                would_refuse(&self.violations, &call.seen(), &rejection);
                 call.notes.shadowed();
                 Ok((None, Some(standings)))
             }
@@ -155,7 +155,7 @@ impl Throttle {
 
     /// Passes a call on that no limit can decide about, and tells that it would have been refused.
     async fn pass_unasked(&self, call: Box<Call>, reason: BadRequest, next: &impl Next) -> Outcome {
-        self.violations.would_refuse(&Seen::of(&call), &reason.into());
+        would_refuse(&self.violations, &call.seen(), &reason.into());
         next.call(call).await
     }
 }

@@ -6,20 +6,15 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use hyper::{Method, StatusCode, Uri, header::RETRY_AFTER};
+use hyper::{Method, Uri};
 use prometheus_client::metrics::counter::Counter;
 use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
-    Outcome,
-    call::{Call, RequestId},
     client::Client,
     flood::{Event, Floods},
-    in_flight::RETRY_AFTER_SECONDS,
-    rejection::{Rejection, SOCKETS_RETRY_AFTER},
-    route::Route,
-    stage::{Next, Stage},
+    request_id::RequestId,
 };
 
 /// The longest path an event shows, in bytes.
@@ -48,12 +43,12 @@ pub struct ViolationLog {
 
 /// What is kept of a request until its outcome is known.
 pub struct Seen {
-    client: Client,
-    route: Arc<Route>,
-    method: Method,
-    uri: Uri,
-    request_id: RequestId,
-    received: Instant,
+    pub(super) client: Client,
+    pub(super) route: Arc<str>,
+    pub(super) method: Method,
+    pub(super) uri: Uri,
+    pub(super) request_id: RequestId,
+    pub(super) received: Instant,
 }
 
 /// How a refusal is told of.
@@ -68,44 +63,25 @@ const LOCAL: Manner = Manner { origin: "local", mode: "enforce", event: Event::V
 const UPSTREAM: Manner = Manner { origin: "upstream", ..LOCAL };
 const SHADOW: Manner = Manner { mode: "shadow", event: Event::ShadowViolation, ..LOCAL };
 
-impl Stage for ViolationLog {
-    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
-        let seen = Seen::of(&call);
-        let outcome = next.call(call).await;
-        match &outcome {
-            Err(Rejection::Limited(limited)) => {
-                self.local.inc();
-                self.tell(&seen, LOCAL, &limited.limit, Some(limited.retry_after), limited.remaining());
-            }
-            Err(Rejection::TooManySockets) => self.refused(&seen, &self.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs())),
-            Err(Rejection::TooManyInFlight) => self.refused(&seen, &self.in_flight_name, Some(RETRY_AFTER_SECONDS)),
-            Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
-                self.upstream.inc();
-                let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                self.tell(&seen, UPSTREAM, &self.upstream_name, retry_after, None);
-            }
-            _ => {}
-        }
-        outcome
-    }
-}
+// === impl ViolationLog ===
 
 impl ViolationLog {
-    /// Counts, and tells of, a refusal that no token bucket measured out to the second.
-    pub fn refused(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>) {
+    /// Counts, and tells of, a refusal of our own.
+    pub fn refused(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
         self.local.inc();
-        self.tell(seen, LOCAL, limit, retry_after, None);
+        self.tell(seen, LOCAL, limit, retry_after, remaining);
     }
 
-    /// Counts, and tells of, a request that passes only because its route's mode is shadow.
-    pub fn would_refuse(&self, seen: &Seen, rejection: &Rejection) {
+    /// The same of one by the upstream.
+    pub fn refused_upstream(&self, seen: &Seen, retry_after: Option<u64>) {
+        self.upstream.inc();
+        self.tell(seen, UPSTREAM, &self.upstream_name, retry_after, None);
+    }
+
+    /// The same of a request that passes only because its route's mode is shadow.
+    pub fn would_refuse(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
         self.shadow.inc();
-        let (limit, retry_after, remaining) = match rejection {
-            Rejection::Limited(limited) => (Arc::clone(&limited.limit), Some(limited.retry_after), limited.remaining()),
-            Rejection::TooManySockets => (Arc::clone(&self.sockets_name), Some(SOCKETS_RETRY_AFTER.as_secs()), None),
-            other => (other.code().as_str().into(), None, None),
-        };
-        self.tell(seen, SHADOW, &limit, retry_after, remaining);
+        self.tell(seen, SHADOW, limit, retry_after, remaining);
     }
 
     /// The same of a message that would have closed its socket.
@@ -125,7 +101,7 @@ impl ViolationLog {
             event = "rate_limit_violation",
             client_id = seen.client.identity.text.as_str(),
             %address,
-            route = &*seen.route.name,
+            route = &*seen.route,
             limit = &**limit,
             method = seen.method.as_str(),
             path = &path[..path.floor_char_boundary(MAX_PATH_BYTES)],
@@ -137,21 +113,5 @@ impl ViolationLog {
             request_id = %seen.request_id,
             "rate limit violation"
         );
-    }
-}
-
-// === impl Seen ===
-
-impl Seen {
-    /// What is kept of `call`.
-    pub fn of(call: &Call) -> Self {
-        Self {
-            client: call.client,
-            route: Arc::clone(&call.route),
-            method: call.request.method().clone(),
-            uri: call.request.uri().clone(),
-            request_id: call.request_id,
-            received: call.received,
-        }
     }
 }

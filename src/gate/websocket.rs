@@ -9,14 +9,13 @@
 //! Not promised: that compressed or binary messages are looked into; that utf-8 or close codes are valid, which the upstream
 //! judges.
 //!
-//! The way of a socket: [`handshake`] tells that one is asked for and granted, `relay` carries it, `frame` reads its headers,
-//! `cost` says what a message takes, and `allowance` takes it.
+//! The way of a socket: [`sockets`](super::sockets) opens it where [`handshake`] tells that it is asked for, and then granted;
+//! `relay` carries it, `frame` reads its headers, `cost` says what a message takes, and `allowance` takes it.
 
 use std::{sync::Arc, time::Duration};
 
 use hyper::{
     HeaderMap,
-    header::UPGRADE,
     upgrade::{OnUpgrade, Upgraded},
 };
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
@@ -32,18 +31,14 @@ pub use cost::Costs;
 use relay::Session;
 
 use super::{
-    Outcome,
-    call::Call,
-    rejection::Rejection,
     response::InFlight,
-    stage::{Next, Stage},
     violation::{Seen, ViolationLog},
 };
 use crate::{
     limiter::{
         Limit, Limiter,
         key::{Key, KeyHasher},
-        places::{NoPlace, Place},
+        places::Place,
     },
     shutdown::Shutdown,
     upstream::UpstreamError,
@@ -98,10 +93,6 @@ pub enum Close {
     TryAgainLater,
 }
 
-/// The stage that holds upgrades of a route with a [`Policy`] to it.
-#[derive(Clone)]
-pub struct Sockets(pub Arc<Shared>);
-
 /// What all sockets share.
 pub struct Shared {
     /// Decides about messages.
@@ -118,13 +109,15 @@ pub struct Shared {
 
 /// A socket that was asked for, with its place among the client's.
 pub struct Opening {
-    shared: Arc<Shared>,
-    policy: Arc<Policy>,
-    key: Key,
-    place: Option<Place>,
-    accept: Option<String>,
-    seen: Seen,
-    is_exempt: bool,
+    pub(super) shared: Arc<Shared>,
+    pub(super) policy: Arc<Policy>,
+    /// Its client's bucket for messages.
+    pub(super) key: Key,
+    pub(super) place: Option<Place>,
+    /// What a 101 has to say (RFC 6455, section 4.2.2).
+    pub(super) accept: Option<String>,
+    pub(super) seen: Seen,
+    pub(super) is_exempt: bool,
 }
 
 // === impl Close ===
@@ -154,53 +147,9 @@ impl Close {
     }
 }
 
-// === impl Sockets ===
-
-impl Stage for Sockets {
-    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
-        if let Some(policy) = call.route.websocket.clone() {
-            if handshake::is_asked_for(&call.request) {
-                call.socket = Some(Box::new(Opening::new(&self.0, policy, &call).await?));
-            } else {
-                // A server may ignore the wish to switch (RFC 9110, section 7.8); other protocols have no gate.
-                call.request.headers_mut().remove(UPGRADE);
-            }
-        }
-        next.call(call).await
-    }
-}
-
 // === impl Opening ===
 
 impl Opening {
-    async fn new(shared: &Arc<Shared>, policy: Arc<Policy>, call: &Call) -> Result<Self, Rejection> {
-        let identity = &call.client.identity;
-        let key = shared.hasher.start(&policy.id).part(identity.kind.as_bytes()).part(identity.text.as_bytes()).finish();
-        let place = if call.exempt { None } else { Self::place(shared, &policy, key, call).await? };
-        Ok(Self {
-            shared: Arc::clone(shared),
-            policy,
-            key,
-            place,
-            accept: handshake::expected_accept(call.request.headers()),
-            seen: Seen::of(call),
-            is_exempt: call.exempt,
-        })
-    }
-
-    /// One of the client's places; in shadow, it opens its socket without one too.
-    async fn place(shared: &Shared, policy: &Policy, key: Key, call: &Call) -> Result<Option<Place>, Rejection> {
-        match shared.limiter.place(key, policy.sockets).await {
-            Ok(place) => Ok(Some(place)),
-            Err(NoPlace::Taken) if policy.is_shadow => {
-                shared.violations.would_refuse(&Seen::of(call), &Rejection::TooManySockets);
-                Ok(None)
-            }
-            Err(NoPlace::Unavailable { .. }) if policy.is_shadow => Ok(None),
-            Err(reason) => Err(reason.into()),
-        }
-    }
-
     /// Whether a 101 with `headers` grants what was asked for.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), UpstreamError> {
         if self.accept.is_some() && handshake::is_granted(headers, self.accept.as_deref()) {
@@ -233,14 +182,5 @@ impl Opening {
         let session = Session { shared, policy, seen };
         session.run(client, upstream, allowance).await;
         drop(place);
-    }
-}
-
-impl From<NoPlace> for Rejection {
-    fn from(reason: NoPlace) -> Self {
-        match reason {
-            NoPlace::Taken => Self::TooManySockets,
-            NoPlace::Unavailable { retry_after } => Self::StoreUnavailable { retry_after },
-        }
     }
 }

@@ -37,7 +37,7 @@ impl Stage for Whitelist {
             call.exempt = true;
             call.notes.whitelisted();
             call.route.counters.whitelisted.inc();
-            self.floods.whitelisted(&call.client, &call.route);
+            self.floods.whitelisted(&call.client, &call.route.name);
         }
         next.call(call).await
     }

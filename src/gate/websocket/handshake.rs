@@ -12,12 +12,12 @@ use crate::gate::headers::upgrade_wanted;
 const ACCEPT_SUFFIX: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 
 /// Whether a request asks for a WebSocket.
-pub(super) fn is_asked_for<B>(request: &Request<B>) -> bool {
+pub fn is_asked_for<B>(request: &Request<B>) -> bool {
     request.method() == Method::GET && is_websocket(request.headers())
 }
 
 /// What a server must answer to the one key of a request; `None` where there is not one, and no answer could be right.
-pub(super) fn expected_accept(headers: &HeaderMap) -> Option<String> {
+pub fn expected_accept(headers: &HeaderMap) -> Option<String> {
     let mut keys = headers.get_all(SEC_WEBSOCKET_KEY).iter();
     let (Some(key), None) = (keys.next(), keys.next()) else { return None };
     Some(accept(key.as_bytes()))

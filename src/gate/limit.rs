@@ -1,0 +1,32 @@
+//! What a limit of a route knows at run time.
+
+use std::sync::Arc;
+
+use prometheus_client::metrics::counter::Counter;
+
+use super::tenant::Follows;
+use crate::{clients::Sketch, config::Dimension, limiter::Limit};
+
+/// A limit as one route applies it.
+pub struct RouteLimit {
+    /// Stands in metrics, logs and headers.
+    pub name: Arc<str>,
+    /// Stands in store keys: the same for every route that shares the limit, different from every other limit.
+    pub id: String,
+    /// One bucket for each combination of these.
+    pub per: Vec<Dimension>,
+    /// What the limiter holds to.
+    pub limit: Limit,
+    /// What one request takes, in micro-tokens.
+    pub cost: u64,
+    /// The measured signal whose factor, for the first of the values it counts by, scales it.
+    pub follows: Option<Follows>,
+    /// Stands in for a value that a request lacks; `None` refuses the request.
+    pub default: Option<String>,
+    /// Requests it admitted.
+    pub admitted: Counter,
+    /// Requests it refused, or would have, where the route's mode is shadow.
+    pub refused: Counter,
+    /// Who asks it most.
+    pub seen: Arc<Sketch>,
+}
