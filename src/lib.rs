@@ -14,7 +14,7 @@
 //!
 //! - Imports point one way: `main → cli → app → {serve, gate, load, admin} → {limiter, upstream} → {config, metrics,
 //!   shutdown, body, code, peer, log, tls, wire, clients}`. Modules on one level never name each other; `app` introduces them.
-//!   `tests/tidy.rs` holds this.
+//!   Within a folder, too, no way along imports leads back. `tests/tidy` holds this.
 //! - Every byte of HTTP/1 passes a strict reader ([`wire`]) before the lenient parser, in both directions.
 //! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
 //!   Cluster, as far as [`limiter::redis`] promises.
