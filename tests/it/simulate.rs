@@ -186,14 +186,15 @@ fn it_refuses_what_the_arithmetic_refuses_request_by_request_at_the_times_of_the
 async fn it_refuses_what_a_daemon_refused_that_wrote_the_log() {
     let (folder, upstream) = (tempfile::tempdir().unwrap(), StubUpstream::start().await);
     let log = folder.path().join("live.ndjson");
-    // Nothing comes back while the test runs, so that it does not matter how fast that is.
+    // Nothing comes back while the test runs, so that it does not matter how fast that is; and no two limits refuse for
+    // the same time, so that rounding does not decide which of them is named.
     let configuration = CONFIGURATION
         .replace("http://127.0.0.1:9", &format!("http://{}", upstream.address))
         .replace("window = \"20s\"", "window = \"1h\"")
-        .replace("refill_per_second = 0.25", "refill_per_second = 0.0001")
+        .replace("refill_per_second = 0.25", "refill_per_second = 0.0003")
         .replace("refill_per_second = 2", "refill_per_second = 0.0001")
         .replace("networks = [\"10.0.0.1\"]", "networks = [\"10.0.0.1\", \"127.0.0.1\"]");
-    let identity = "[identity]\nnew_per_address = { capacity = 4, refill_per_second = 0.0001 }\n";
+    let identity = "[identity]\nnew_per_address = { capacity = 4, refill_per_second = 0.00002 }\n";
     let configuration = format!("{identity}{configuration}");
     let mut daemon = Daemon::start(&format!("[log.access]\nto = {log:?}\n{configuration}")).await;
     for number in 0..120_u32 {
