@@ -8,13 +8,13 @@
 //! Not promised: anything about header fields beyond `Host` and message framing. Hop-by-hop fields are the caller's.
 //!
 //! The way of a request: `delivery` gives it credentials and decides whether it is sent again; `pool` leases a connection
-//! or one of its streams (`multiplexed`), or `connect`s, by `tls` where asked; `spare` keeps what a second try needs,
+//! (`http1`) or a stream of one (`multiplexed`), or `connect`s, by `tls` where asked; `spare` keeps what a second try needs,
 //! `upload` watches the body go out, and `response` hands the connection back when the response has ended.
 
 use std::{mem, sync::Arc, time::Duration};
 
 use hyper::{
-    HeaderMap, Request, Response, StatusCode, Uri, Version,
+    Request, Response, StatusCode, Uri, Version,
     header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
 };
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
@@ -30,31 +30,32 @@ use crate::{
 mod connect;
 mod delivery;
 mod failure;
-mod incoming;
+mod http1;
 mod multiplexed;
 mod oauth;
 mod pool;
 mod response;
 pub mod retry;
-mod socket;
 mod spare;
 mod stopwatch;
 mod stream;
 mod tls;
+mod tunnel;
 mod upload;
 
 pub use connect::ConnectError;
 pub use delivery::{Delivery, DeliveryError, Identity};
-pub use incoming::ResponseFault;
+pub use failure::ResponseFault;
 pub use oauth::Credentials;
 pub use response::ResponseBody;
 pub use retry::retry_after;
 pub use stopwatch::{Attempted, Observer};
+pub use tunnel::Tunnel;
 
 use connect::Connector;
 use failure::{Failure, Fate};
 use pool::{Lease, Pool};
-use spare::Spare;
+use spare::{Spare, is_idempotent};
 use stopwatch::Stopwatch;
 use upload::{Upload, UploadWatch, overdue};
 
@@ -156,7 +157,7 @@ impl Upstream {
     /// awaited. A response may come before the body is through; the rest of the body is then sent while the response
     /// lasts, and the connection is not used again if that is not long enough.
     ///
-    /// After a 101 response, `hyper::upgrade::on(&mut response)` gives the upstream's side of the tunnel.
+    /// After a 101 response, [`ResponseBody::take_tunnel`] gives the upstream's side of the tunnel.
     pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
         self.send_observed(request, None).await
     }
@@ -222,16 +223,14 @@ impl Upstream {
             Ok(response) => {
                 self.counts.response.observe(started.elapsed().as_secs_f64());
                 stopwatch.answered(response.status());
-                check_framing(response.headers())?;
+                check_framing(&response)?;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    let keep = |body| ResponseBody::new(body, self.body_idle, lease, watch);
-                    return Ok(Attempt::Answered(response.map(keep)));
+                    return Ok(Attempt::Answered(response.map(|()| ResponseBody::new(lease, self.body_idle))));
                 }
                 if !asks_upgrade {
                     return Err(UpstreamError::Protocol("an upgrade nobody asked for".into()));
                 }
-                lease.leave_to_tunnel();
-                return Ok(Attempt::Answered(response.map(|body| ResponseBody::of_upgrade(body, self.body_idle))));
+                return Ok(Attempt::Answered(response.map(|()| ResponseBody::of_upgrade(lease, self.body_idle))));
             }
             Err(failure) => {
                 stopwatch.discard();
@@ -243,8 +242,11 @@ impl Upstream {
             _ if !first || fault.get().is_some() => None,
             Fate::Unwritten(request) if lease.is_reused() => Some(request.map(Upload::into_inner)),
             Fate::Unprocessed => spare.unprocessed(),
-            Fate::Silent if lease.is_reused() => spare.repeatable(),
-            Fate::Unwritten(_) | Fate::Silent | Fate::Unknown => None,
+            Fate::Silent(Some(request)) if lease.is_reused() && is_idempotent(request.method()) => {
+                Some(request.map(Upload::into_inner))
+            }
+            Fate::Silent(None) if lease.is_reused() => spare.repeatable(),
+            Fate::Unwritten(_) | Fate::Silent(_) | Fate::Unknown => None,
         };
         match (again, fault.get()) {
             (Some(again), _) => Ok(Attempt::Stale(again)),
@@ -262,25 +264,29 @@ impl Upstream {
         }
         *request.version_mut() = Version::HTTP_11;
         request.headers_mut().insert(HOST, self.host.clone());
-        if !request.body().is_empty() && http_body::Body::size_hint(request.body()).exact().is_none() {
-            // hyper drops the body of a GET that does not say it has one.
-            request.headers_mut().remove(CONTENT_LENGTH);
-            request.headers_mut().insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
         request
     }
 }
 
 /// Refuses a response whose length two readers could read in two ways (RFC 9112, section 6.3): a length and chunks, two
-/// lengths, or any transfer coding but chunks alone, which nobody asked for and which would reach the client undone.
-fn check_framing(headers: &HeaderMap) -> Result<(), UpstreamError> {
+/// lengths, any transfer coding but chunks alone, which nobody asked for and which would reach the client undone, or one of
+/// HTTP/1.0, which has none.
+fn check_framing(response: &Response<()>) -> Result<(), UpstreamError> {
+    let headers = response.headers();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let is_plain = |length: &HeaderValue| length.as_bytes().iter().all(u8::is_ascii_digit);
+    let is_plain = |length: &HeaderValue| {
+        let digits = length.to_str().ok().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
+        digits.is_some_and(|digits| digits.parse::<u64>().is_ok())
+    };
     match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
         (None, None, None, None) => Ok(()),
         (Some(length), None, None, None) if is_plain(length) => Ok(()),
-        (None, None, Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
+        (None, None, Some(coding), None)
+            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && response.version() != Version::HTTP_10 =>
+        {
+            Ok(())
+        }
         _ => Err(UpstreamError::Protocol("an ambiguous length of the response".into())),
     }
 }

@@ -109,10 +109,10 @@ impl Forward {
         client_side: Option<OnUpgrade>,
         socket: Option<Box<Opening>>,
     ) -> Outcome {
-        let (Some(client_side), Some(protocol)) = (client_side, headers::upgrade_wanted(answer.headers())) else {
+        let switched = (client_side, headers::upgrade_wanted(answer.headers()), answer.body_mut().take_tunnel());
+        let (Some(client_side), Some(protocol), Some(upstream_side)) = switched else {
             return Err(Rejection::Upstream(UpstreamError::Protocol("it switched protocols unasked".into())));
         };
-        let upstream_side = hyper::upgrade::on(&mut answer);
         if let Some(socket) = socket {
             socket.check(answer.headers()).map_err(Rejection::Upstream)?;
             socket.join(client_side, upstream_side);

@@ -12,12 +12,12 @@ use std::{
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::Instant,
 };
 use tracing::debug;
 
-use crate::shutdown::Shutdown;
+use crate::{shutdown::Shutdown, upstream::Tunnel};
 
 /// Bytes in flight in one direction of a tunnel.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -38,14 +38,11 @@ pub(super) struct Activity {
 }
 
 impl Tunnels {
-    /// Relays between the two sides as soon as both have switched, in a task of its own.
-    pub fn join(&self, client_side: OnUpgrade, upstream_side: OnUpgrade) {
+    /// Relays between the two sides as soon as the client's has switched too, in a task of its own.
+    pub fn join(&self, client_side: OnUpgrade, upstream: Tunnel) {
         let (idle_timeout, shutdown) = (self.idle_timeout, self.shutdown.clone());
         self.shutdown.spawn(async move {
-            let relay = async {
-                let (client, upstream) = tokio::try_join!(client_side, upstream_side).map_err(io::Error::other)?;
-                relay(client, upstream, idle_timeout).await
-            };
+            let relay = async { relay(client_side.await.map_err(io::Error::other)?, upstream, idle_timeout).await };
             let outcome = tokio::select! {
                 outcome = relay => outcome,
                 () = shutdown.stopped() => Ok(()),
@@ -57,10 +54,10 @@ impl Tunnels {
     }
 }
 
-async fn relay(client: Upgraded, upstream: Upgraded, idle_timeout: Duration) -> io::Result<()> {
+async fn relay(client: Upgraded, upstream: Tunnel, idle_timeout: Duration) -> io::Result<()> {
     let activity = Activity::begin();
     let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
-    let (upstream_reader, upstream_writer) = tokio::io::split(TokioIo::new(upstream));
+    let (upstream_reader, upstream_writer) = tokio::io::split(upstream);
     let both = async {
         tokio::try_join!(copy(client_reader, upstream_writer, &activity), copy(upstream_reader, client_writer, &activity))
     };
@@ -70,9 +67,7 @@ async fn relay(client: Upgraded, upstream: Upgraded, idle_timeout: Duration) -> 
     }
 }
 
-type Side = TokioIo<Upgraded>;
-
-async fn copy(mut from: ReadHalf<Side>, mut to: WriteHalf<Side>, activity: &Activity) -> io::Result<()> {
+async fn copy(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, activity: &Activity) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER_BYTES];
     loop {
         let length = from.read(&mut buffer).await?;

@@ -41,7 +41,7 @@ use crate::{
         places::Place,
     },
     shutdown::Shutdown,
-    upstream::UpstreamError,
+    upstream::{Tunnel, UpstreamError},
 };
 
 /// What sockets of one route may do.
@@ -158,13 +158,13 @@ impl Opening {
         Err(UpstreamError::Protocol("it switched to something other than the WebSocket that was asked for".into()))
     }
 
-    /// Carries the socket as soon as both sides have switched, in a task of its own.
-    pub fn join(self, client_side: OnUpgrade, upstream_side: OnUpgrade) {
+    /// Carries the socket as soon as the client's side has switched too, in a task of its own.
+    pub fn join(self, client_side: OnUpgrade, upstream: Tunnel) {
         let shutdown = self.shared.shutdown.clone();
         shutdown.clone().spawn(async move {
             let carried = async {
-                match tokio::try_join!(client_side, upstream_side) {
-                    Ok((client, upstream)) => self.carry(client, upstream).await,
+                match client_side.await {
+                    Ok(client) => self.carry(client, upstream).await,
                     Err(error) => tracing::debug!(%error, "a socket did not open"),
                 }
             };
@@ -175,7 +175,7 @@ impl Opening {
         });
     }
 
-    async fn carry(self, client: Upgraded, upstream: Upgraded) {
+    async fn carry(self, client: Upgraded, upstream: Tunnel) {
         let Self { shared, policy, key, place, seen, is_exempt, .. } = self;
         let allowance = (!is_exempt).then(|| Allowance::new(Arc::clone(&shared.limiter), Arc::clone(&policy), key));
         let _open = InFlight::new(&policy.counters.open);

@@ -1,42 +1,37 @@
-//! Why an exchange has no response, and so whether its request may be sent again.
+//! Why an exchange has no answer, and what may be done about it.
 
-use h2::Reason;
 use hyper::Request;
 
 use super::upload::Upload;
 
+/// What went wrong, for people to read.
+pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What an upstream did wrong with its body. The client must see its connection break, not a short body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum ResponseFault {
+    /// It ended before its end, or in bad chunks.
+    #[error("the response broke off")]
+    Truncated,
+    /// It made no progress for the idle time.
+    #[error("the response made no progress")]
+    Stalled,
+}
+
 /// Why an exchange has no response head, and what is known of its request.
 pub(super) struct Failure {
     pub(super) fate: Fate,
-    pub(super) cause: Box<dyn std::error::Error + Send + Sync>,
+    pub(super) cause: Cause,
 }
 
 /// What became of a request that has no answer.
 pub(super) enum Fate {
-    /// No byte of it was written; here it is.
+    /// No byte of it was written, and it has no body; here it is.
     Unwritten(Box<Request<Upload>>),
     /// The upstream says that it has not looked at it (RFC 9113, section 8.7).
     Unprocessed,
-    /// The connection ended, and there was no byte of an answer.
-    Silent,
+    /// The connection ended, and there was no byte of an answer. Here it is, if it has no body and was not kept elsewhere.
+    Silent(Option<Box<Request<Upload>>>),
     /// It may have been processed.
     Unknown,
-}
-
-// === impl Failure ===
-
-impl Failure {
-    /// Why a stream has no response. An upstream that goes away names the last stream it looked at, and h2 ends those behind
-    /// it with that; others end with their connection.
-    pub(super) fn of_stream(error: h2::Error) -> Self {
-        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
-        let fate = if error.is_remote() && (refused || error.is_go_away()) {
-            Fate::Unprocessed
-        } else if error.is_io() {
-            Fate::Silent
-        } else {
-            Fate::Unknown
-        };
-        Self { fate, cause: Box::new(error) }
-    }
 }

@@ -18,9 +18,10 @@ use std::{
 
 use bytes::Bytes;
 use h2::{
-    Ping, PingPong, Reason, RecvStream,
+    Ping, PingPong, Reason,
     client::{self, SendRequest},
 };
+use http_body::{Frame, SizeHint};
 use hyper::{
     HeaderMap, Method, Request, Response, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
@@ -34,18 +35,24 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     UpstreamError,
-    failure::Failure,
-    socket::{BUFFER_BYTES, Open},
-    stream,
+    failure::{Failure, Fate, ResponseFault},
+    stream::{self, Open},
     upload::{Upload, pour},
 };
 use crate::config;
+
+mod streamed;
+
+use streamed::Streamed;
 
 /// Streams of one connection at once. More connections spread a heavy load over the upstream's workers.
 const MAX_STREAMS: u32 = 100;
 
 /// What one response may wait in memory for its client.
 const STREAM_WINDOW: u32 = 128 * 1024;
+
+/// Largest response head, and the most that waits to be sent.
+const BUFFER_BYTES: usize = 64 * 1024;
 
 /// What all of them may: so much that no stream lacks room because others are not read.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
@@ -101,6 +108,7 @@ struct Streams {
 pub(super) struct Stream {
     connection: Arc<Connection>,
     upload: Option<AbortOnDropHandle<()>>,
+    incoming: Option<Streamed>,
     reused: bool,
     _permit: OwnedSemaphorePermit,
 }
@@ -281,7 +289,7 @@ impl Usage {
 impl Stream {
     /// A stream whose room has been taken.
     fn new(connection: Arc<Connection>, permit: OwnedSemaphorePermit, reused: bool) -> Self {
-        Self { connection, upload: None, reused, _permit: permit }
+        Self { connection, upload: None, incoming: None, reused, _permit: permit }
     }
 
     /// Whether the connection had been used before.
@@ -289,8 +297,8 @@ impl Stream {
         self.reused
     }
 
-    /// Sends the request of this exchange, and waits for the head of its response.
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<RecvStream>, Failure> {
+    /// Sends the request of this exchange, and waits for the head of its response; its body comes from [`Self::poll_frame`].
+    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
         let (head, body) = request.into_parts();
         let ends = http_body::Body::is_end_stream(&body);
         let mut request = Request::from_parts(head, ());
@@ -299,7 +307,24 @@ impl Stream {
         if !ends {
             self.upload = Some(AbortOnDropHandle::new(tokio::spawn(pour(body, pipe))));
         }
-        response.await.map_err(Failure::of_stream)
+        let (response, incoming) = Streamed::of(response.await.map_err(Failure::of_stream)?);
+        self.incoming = Some(incoming);
+        Ok(response)
+    }
+
+    /// The next piece of the response's body.
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        self.incoming.as_mut().map_or(Poll::Ready(None), |incoming| incoming.poll_frame(context))
+    }
+
+    /// Whether the response is whole.
+    pub(super) fn is_over(&self) -> bool {
+        self.incoming.as_ref().is_none_or(Streamed::is_over)
+    }
+
+    /// How much of the response's body is still to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.as_ref().map_or_else(SizeHint::default, Streamed::size_hint)
     }
 }
 
@@ -340,5 +365,23 @@ fn set_length(headers: &mut HeaderMap, length: Option<u64>) {
     match length {
         Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
         None => drop(headers.remove(CONTENT_LENGTH)),
+    }
+}
+
+// === impl Failure ===
+
+impl Failure {
+    /// Why a stream has no response. An upstream that goes away names the last stream it looked at, and h2 ends those behind
+    /// it with that; others end with their connection.
+    fn of_stream(error: h2::Error) -> Self {
+        let refused = error.is_reset() && error.reason() == Some(Reason::REFUSED_STREAM);
+        let fate = if error.is_remote() && (refused || error.is_go_away()) {
+            Fate::Unprocessed
+        } else if error.is_io() {
+            Fate::Silent(None)
+        } else {
+            Fate::Unknown
+        };
+        Self { fate, cause: Box::new(error) }
     }
 }

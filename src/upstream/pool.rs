@@ -7,35 +7,33 @@
 use std::{
     collections::VecDeque,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use hyper::{
-    Request, Response,
-    client::conn::http1::{self, SendRequest},
-};
-use hyper_util::rt::TokioIo;
+use bytes::Bytes;
+use http_body::{Frame, SizeHint};
+use hyper::{Request, Response};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
-    task::AbortHandle,
-    time::{Instant, sleep_until, timeout, timeout_at},
+    time::{Instant, sleep_until, timeout_at},
 };
 
 use super::{
     UpstreamError,
     connect::{Connected, Connector},
-    failure::{Failure, Fate},
-    incoming::Incoming,
+    failure::{Failure, ResponseFault},
+    http1,
     multiplexed::{Multiplexed, Stream as SharedStream},
-    socket::{BUFFER_BYTES, Open, Place, Socket},
+    stream::Open,
+    tunnel::Tunnel,
     upload::Upload,
 };
 use crate::config;
 
-/// How long a connection taken from the pool may need until it is ready. It is so at once, or as soon as its task is done
-/// with the last response; one that is not has something left to write that its upstream does not read.
-const SETTLING: Duration = Duration::from_millis(100);
+/// How often those that rest are looked at: nobody else would notice that their upstream has closed them.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Connections to one upstream.
 pub(super) struct Pool {
@@ -52,28 +50,25 @@ pub(super) struct Pool {
 /// What one exchange goes over.
 pub(super) enum Lease {
     /// A connection of its own.
-    Http1(Connection),
+    Http1(Box<Connection>),
     /// A stream among others.
     Http2(SharedStream),
 }
 
-/// A connection of HTTP/1 for one exchange. Dropped before it is given back, it is closed, whatever it is doing.
+/// A connection of HTTP/1, for one exchange or at rest. Dropped before it is given back, it is closed, whatever it is doing.
 pub(super) struct Connection {
+    http: http1::Connection,
+    /// While it is leased; given back after the connection is closed, and not while it rests.
+    permit: Option<OwnedSemaphorePermit>,
     pool: Weak<Pool>,
-    sender: SendRequest<Upload>,
-    place: Arc<Place>,
-    driver: Driver,
     reused: bool,
 }
-
-/// The task that moves a connection's bytes; it ends with this, unless it was let go.
-struct Driver(Option<AbortHandle>);
 
 #[derive(Default)]
 struct Resting {
     /// Longest unused in front. The last one in is the first to go out, so that those not needed grow old.
-    connections: VecDeque<(Instant, Connection)>,
-    /// Whether a task is there to close the old ones.
+    connections: VecDeque<(Instant, Box<Connection>)>,
+    /// Whether a task is there to look at them.
     swept: bool,
 }
 
@@ -103,8 +98,8 @@ impl Pool {
             return Box::pin(self.share(shared, permit, deadline)).await;
         }
         while let Some(mut connection) = self.take_rested(now) {
-            if connection.sender.is_ready() || matches!(timeout(SETTLING, connection.sender.ready()).await, Ok(Ok(()))) {
-                connection.place.occupy(permit);
+            if connection.http.listen().await.is_ok() {
+                connection.permit = Some(permit);
                 connection.reused = true;
                 return Ok(Lease::Http1(connection));
             }
@@ -169,29 +164,18 @@ impl Pool {
                 return Ok(Lease::Http2(Box::pin(shared.add(stream, open, permit, deadline)).await?));
             }
         }
-        let place = Arc::new(Place::new(permit, open));
-        let (sender, connection) = http1::Builder::new()
-            .max_buf_size(BUFFER_BYTES)
-            .max_header_size(BUFFER_BYTES)
-            .handshake(TokioIo::new(Socket::new(stream, Arc::clone(&place))))
-            .await
-            .map_err(|error| UpstreamError::Protocol(Box::new(error)))?;
-        let driver = tokio::spawn(async move {
-            // Whoever has an exchange on it is told by hyper; nobody misses a resting connection.
-            if let Err(error) = connection.with_upgrades().await {
-                tracing::debug!(%error, "upstream connection ended");
-            }
-        });
-        let driver = Driver(Some(driver.abort_handle()));
-        Ok(Lease::Http1(Connection { pool: Arc::downgrade(self), sender, place, driver, reused: false }))
+        let mut http = http1::Connection::new(stream, open);
+        http.listen().await.map_err(|error| UpstreamError::Protocol(Box::new(error)))?;
+        let (pool, permit) = (Arc::downgrade(self), Some(permit));
+        Ok(Lease::Http1(Box::new(Connection { http, permit, pool, reused: false })))
     }
 
-    fn take_rested(&self, now: Instant) -> Option<Connection> {
+    fn take_rested(&self, now: Instant) -> Option<Box<Connection>> {
         let (unused_until, connection) = self.resting().connections.pop_back()?;
         (unused_until > now).then_some(connection)
     }
 
-    fn put(self: &Arc<Self>, connection: Connection) {
+    fn put(self: &Arc<Self>, connection: Box<Connection>) {
         let mut resting = self.resting();
         resting.connections.push_back((Instant::now() + self.idle_timeout, connection));
         if !resting.swept {
@@ -200,12 +184,12 @@ impl Pool {
         }
     }
 
-    /// Closes what is too old, and says when to come again: not at all when nothing is left.
+    /// Closes what is too old, or was closed by the upstream, and says when to come again: not at all when nothing is left.
     fn close_unused(&self) -> Option<Instant> {
         let mut resting = self.resting();
         let now = Instant::now();
-        while resting.connections.pop_front_if(|(unused_until, _)| *unused_until <= now).is_some() {}
-        let next = resting.connections.front().map(|(unused_until, _)| *unused_until);
+        resting.connections.retain_mut(|(unused_until, connection)| *unused_until > now && connection.http.is_resting());
+        let next = resting.connections.front().map(|(unused_until, _)| (now + LOOK).min(*unused_until));
         resting.swept = next.is_some();
         next
     }
@@ -225,23 +209,36 @@ async fn sweep(pool: Weak<Pool>) {
 // === impl Lease ===
 
 impl Lease {
-    /// Sends the request of this exchange, and waits for the head of its response.
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<Incoming>, Failure> {
+    /// Sends the request of this exchange, and waits for the head of its response; its body comes from [`Self::poll_frame`].
+    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
         match self {
-            Self::Http1(connection) => {
-                let received = connection.sender.try_send_request(request).await;
-                let received = received.map_err(|mut error| {
-                    let fate = match error.take_message() {
-                        Some(request) => Fate::Unwritten(Box::new(request)),
-                        None if connection.place.has_answered() => Fate::Unknown,
-                        None => Fate::Silent,
-                    };
-                    Failure { fate, cause: Box::new(error.into_error()) }
-                })?;
-                Ok(received.map(Incoming::Http1))
-            }
+            Self::Http1(connection) => connection.http.send(request).await,
             // In a box, so that exchanges of HTTP/1 do not take the room that it needs.
-            Self::Http2(stream) => Ok(Incoming::of_stream(Box::pin(stream.send(request)).await?)),
+            Self::Http2(stream) => Box::pin(stream.send(request)).await,
+        }
+    }
+
+    /// The next piece of the response's body.
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        match self {
+            Self::Http1(connection) => connection.http.poll_frame(context),
+            Self::Http2(stream) => stream.poll_frame(context),
+        }
+    }
+
+    /// Whether the response is whole.
+    pub(super) fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.http.is_over(),
+            Self::Http2(stream) => stream.is_over(),
+        }
+    }
+
+    /// How much of the response's body is still to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(connection) => connection.http.size_hint(),
+            Self::Http2(stream) => stream.size_hint(),
         }
     }
 
@@ -258,31 +255,28 @@ impl Lease {
         matches!(self, Self::Http2(_))
     }
 
-    /// The exchange is complete; the connection may serve another.
+    /// The response is whole; the connection may serve another request.
     pub(super) fn give_back(self) {
-        if let Self::Http1(connection) = self
+        if let Self::Http1(mut connection) = self
+            && connection.http.may_serve()
             && let Some(pool) = connection.pool.upgrade()
-            && !connection.sender.is_closed()
         {
-            connection.place.vacate();
+            // Given back only once the connection rests, so that whoever waited for it finds it.
+            let permit = connection.permit.take();
+            connection.http.rest();
             pool.put(connection);
+            drop(permit);
         }
     }
 
-    /// The connection is a tunnel now, and lives as long as that.
-    pub(super) fn leave_to_tunnel(self) {
-        if let Self::Http1(mut connection) = self {
-            connection.driver.0 = None;
-        }
-    }
-}
-
-// === impl Driver ===
-
-impl Drop for Driver {
-    fn drop(&mut self) {
-        if let Some(driver) = &self.0 {
-            driver.abort();
+    /// The connection as a tunnel, which keeps its place for as long as it lives; streams cannot become one.
+    pub(super) fn into_tunnel(self) -> Option<Tunnel> {
+        match self {
+            Self::Http1(connection) => {
+                let Connection { http, permit, .. } = *connection;
+                Some(http.into_tunnel().holding(permit))
+            }
+            Self::Http2(_) => None,
         }
     }
 }

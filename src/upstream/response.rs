@@ -9,55 +9,48 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{
-    incoming::{Incoming, ResponseFault},
-    pool::Lease,
-    upload::UploadWatch,
-};
+use super::{failure::ResponseFault, pool::Lease, tunnel::Tunnel};
 use crate::body::IdleTimer;
 
 /// The body of an upstream's response. Read to its end, it hands its connection back; dropped before, it closes it.
 pub struct ResponseBody {
-    incoming: Incoming,
+    /// `None` once all of it has come.
+    lease: Option<Lease>,
     idle: IdleTimer,
-    connection: Option<Connection>,
     fault: Option<ResponseFault>,
-}
-
-struct Connection {
-    lease: Lease,
-    upload: Option<UploadWatch>,
+    tunnel: Option<Box<Tunnel>>,
 }
 
 // === impl ResponseBody ===
 
 impl ResponseBody {
-    /// A body that delivers `incoming`, waiting at most `idle` for each piece.
-    pub(super) fn new(incoming: Incoming, idle: Duration, lease: Lease, upload: Option<UploadWatch>) -> Self {
-        let connection = Some(Connection { lease, upload });
-        let mut body = Self { incoming, idle: IdleTimer::new(idle), connection, fault: None };
-        if body.incoming.is_end_stream() {
-            body.end();
-        }
+    /// The body of the response that came over `lease`, waiting at most `idle` for each piece.
+    pub(super) fn new(lease: Lease, idle: Duration) -> Self {
+        let mut body = Self { lease: Some(lease), idle: IdleTimer::new(idle), fault: None, tunnel: None };
+        body.end_if_over();
         body
     }
 
     /// The empty body of a 101, whose connection is a tunnel now.
-    pub(super) fn of_upgrade(incoming: Incoming, idle: Duration) -> Self {
-        Self { incoming, idle: IdleTimer::new(idle), connection: None, fault: None }
+    pub(super) fn of_upgrade(lease: Lease, idle: Duration) -> Self {
+        let tunnel = lease.into_tunnel().map(Box::new);
+        Self { lease: None, idle: IdleTimer::new(idle), fault: None, tunnel }
     }
 
-    /// The response is whole: its connection can serve the next request, unless this request's body is still on it.
-    fn end(&mut self) {
-        if let Some(Connection { lease, upload }) = self.connection.take()
-            && upload.is_none_or(|upload| upload.is_sent())
-        {
+    /// The upstream's side of the tunnel, after a 101.
+    pub fn take_tunnel(&mut self) -> Option<Tunnel> {
+        self.tunnel.take().map(|tunnel| *tunnel)
+    }
+
+    /// Once the response is whole, its connection can serve the next request, unless this request's body is still on it.
+    fn end_if_over(&mut self) {
+        if let Some(lease) = self.lease.take_if(|lease| lease.is_over()) {
             lease.give_back();
         }
     }
 
     fn fail(&mut self, fault: ResponseFault) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
-        self.connection = None;
+        self.lease = None;
         self.fault = Some(fault);
         Poll::Ready(Some(Err(fault)))
     }
@@ -71,18 +64,18 @@ impl Body for ResponseBody {
         if let Some(fault) = self.fault {
             return Poll::Ready(Some(Err(fault)));
         }
-        match Pin::new(&mut self.incoming).poll_frame(context) {
+        let Some(lease) = &mut self.lease else { return Poll::Ready(None) };
+        match lease.poll_frame(context) {
             Poll::Ready(Some(Ok(frame))) => {
                 self.idle.moved();
                 // Whoever reads us may stop here without asking for the end.
-                if frame.is_trailers() || self.incoming.is_end_stream() {
-                    self.end();
-                }
+                self.end_if_over();
                 Poll::Ready(Some(Ok(frame)))
             }
             Poll::Ready(Some(Err(fault))) => self.fail(fault),
             Poll::Ready(None) => {
-                self.end();
+                self.end_if_over();
+                self.lease = None;
                 Poll::Ready(None)
             }
             Poll::Pending => match self.idle.poll(context) {
@@ -93,10 +86,10 @@ impl Body for ResponseBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.fault.is_none() && self.incoming.is_end_stream()
+        self.fault.is_none() && self.lease.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.incoming.size_hint()
+        self.lease.as_ref().map_or_else(|| SizeHint::with_exact(0), Lease::size_hint)
     }
 }

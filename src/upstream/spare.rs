@@ -1,8 +1,7 @@
 //! What is kept of a request so that it can be sent again, should the first try turn out to have been none.
 //!
-//! Promised: by HTTP/1 nothing is kept but of requests over kept connections that are idempotent and have no body
-//! (RFC 9110, section 9.2.2); by HTTP/2, where an upstream says what it did not look at, of every request, with its body up
-//! to [`BODY_BYTES`].
+//! Promised: by HTTP/2, where an upstream says what it did not look at, every request is kept, with its body up to
+//! [`BODY_BYTES`]; by HTTP/1 nothing, because its client gives back what has no body (see [`http1`](super::http1)).
 
 use hyper::{HeaderMap, Method, Request, Uri};
 
@@ -29,8 +28,7 @@ struct Kept {
 impl Spare {
     /// The request as it goes over `lease` first, and what is kept of it.
     pub(super) fn of(request: Request<RequestBody>, lease: &Lease) -> (Request<RequestBody>, Self) {
-        let of_use = if lease.is_shared() { true } else { lease.is_reused() && is_repeatable(&request) };
-        if !of_use {
+        if !lease.is_shared() {
             return (request, Self::default());
         }
         let (head, body) = request.into_parts();
@@ -65,10 +63,7 @@ impl Spare {
     }
 }
 
-fn is_repeatable(request: &Request<RequestBody>) -> bool {
-    is_idempotent(request.method()) && request.body().is_empty()
-}
-
-fn is_idempotent(method: &Method) -> bool {
+/// Whether sending a request twice does what sending it once does (RFC 9110, section 9.2.2).
+pub(super) fn is_idempotent(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE | Method::TRACE)
 }

@@ -7,6 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use prometheus_client::metrics::gauge::Gauge;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -14,28 +15,55 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
+use crate::wire::Fault;
+
 /// Bytes to and from the upstream.
 pub(super) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
+/// Counts a connection as open for as long as it lives.
+pub(super) struct Open(Gauge);
+
 // === impl Stream ===
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
+    /// Ready when the upstream has said nothing that nobody has read. Of TLS something may be there: session tickets, which
+    /// are read here.
+    pub(super) fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while self.has_unread()? {
+            let mut bytes = [MaybeUninit::uninit(); 256];
+            let mut buffer = ReadBuf::uninit(&mut bytes);
+            match Pin::new(&mut *self).poll_read(context, &mut buffer) {
+                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
+                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
+                }
+                Poll::Ready(Ok(())) => {
+                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Unsolicited)));
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
+                // Either there were only tickets, or the runtime has yet to hear of the bytes, and wakes us then.
+                Poll::Pending if self.has_unread()? => return Poll::Pending,
+                Poll::Pending => {}
+            }
         }
+        Poll::Ready(Ok(()))
     }
 
     /// Whether the kernel holds bytes for us, or the end of them, whatever the runtime has heard of it so far.
-    pub(super) fn has_unread(&self) -> io::Result<bool> {
+    fn has_unread(&self) -> io::Result<bool> {
         match SockRef::from(self.tcp()).peek(&mut [MaybeUninit::uninit()]) {
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(false),
             Err(error) => Err(error),
+        }
+    }
+
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
         }
     }
 }
@@ -87,5 +115,20 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
         }
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    pub(super) fn new(gauge: &Gauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

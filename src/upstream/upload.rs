@@ -16,13 +16,14 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::body::{Fault, RequestBody};
 
-/// The body that hyper sends.
+/// The body of a request, as it is sent; the default is none.
+#[derive(Default)]
 pub(super) struct Upload {
     body: RequestBody,
     watch: Option<UploadWatch>,
 }
 
-/// What has become of a body that was handed to hyper. Empty bodies have none: they are gone with the head.
+/// What has become of a body that is being sent. Empty bodies have none: they are gone with the head.
 #[derive(Clone)]
 pub(super) struct UploadWatch(Arc<Mutex<State>>);
 
@@ -90,7 +91,7 @@ impl Upload {
         Self { body, watch }
     }
 
-    /// The body, if hyper gave it back.
+    /// The body, if it was not sent.
     pub(super) fn into_inner(self) -> RequestBody {
         self.body
     }
@@ -106,7 +107,7 @@ impl Body for Upload {
             match &polled {
                 Poll::Pending => watch.set(State::Client),
                 Poll::Ready(None) => watch.set(State::Sent(Instant::now())),
-                // hyper does not ask a body of known length for its end.
+                // Nobody asks a body of known length for its end.
                 Poll::Ready(Some(Ok(_))) if self.body.is_end_stream() => watch.set(State::Sent(Instant::now())),
                 Poll::Ready(Some(_)) => watch.set(State::Upstream(Instant::now())),
             }
@@ -137,11 +138,6 @@ impl UploadWatch {
             State::Client => None,
             State::Upstream(since) | State::Sent(since) => Some(since),
         }
-    }
-
-    /// Whether the upstream has had all of it.
-    pub(super) fn is_sent(&self) -> bool {
-        matches!(self.state(), State::Sent(_))
     }
 
     fn state(&self) -> State {

@@ -1,12 +1,22 @@
 //! A body in chunks (RFC 9112, section 7.1).
 //!
-//! Stricter than the grammar in one point: chunk extensions, which nobody sends but those who look for parsers that
-//! disagree about them, are faults.
+//! Stricter than the grammar in one point: chunk extensions in a request, which nobody sends but those who look for parsers
+//! that disagree about them, are faults. In a response they are passed over: nobody reads it after us.
+
+use hyper::{
+    HeaderMap,
+    header::{HeaderName, HeaderValue},
+};
+
+use memchr::memchr;
 
 use super::{Fault, Field, Lines, Overlong};
 
 /// Longest line with a size: sixteen digits hold every size there is.
 const LONGEST_SIZE: usize = 16;
+
+/// Longest extensions of one chunk of a response.
+const LONGEST_EXTENSIONS: usize = 1024;
 
 /// Most bytes of all trailers together.
 const LARGEST_TRAILERS: usize = 8 * 1024;
@@ -31,6 +41,8 @@ pub struct ChunkScanner {
     part: Part,
     lines: Lines,
     trailers: usize,
+    /// The trailers of a response so far; none of a request.
+    kept: Option<Box<HeaderMap>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -46,10 +58,25 @@ enum Part {
 // === impl ChunkScanner ===
 
 impl ChunkScanner {
-    /// A scanner for the body that follows a head.
+    /// A scanner for the body of a request.
     #[expect(clippy::new_without_default, reason = "a body that has not begun is no default of anything")]
     pub fn new() -> Self {
-        Self { part: Part::Size, lines: Lines::default(), trailers: 0 }
+        Self { part: Part::Size, lines: Lines::default(), trailers: 0, kept: None }
+    }
+
+    /// A scanner for the body of a response, whose trailers are kept.
+    pub fn of_response() -> Self {
+        Self { kept: Some(Box::default()), ..Self::new() }
+    }
+
+    /// The trailers, once the body is over, if there are any and they were kept.
+    pub fn take_trailers(&mut self) -> Option<HeaderMap> {
+        self.kept.take().map(|trailers| *trailers).filter(|trailers| self.is_over() && !trailers.is_empty())
+    }
+
+    /// Whether what comes next are bytes of the body itself.
+    pub fn is_in_data(&self) -> bool {
+        matches!(self.part, Part::Data(_))
     }
 
     /// Whether the body has ended; what follows is not its own.
@@ -74,8 +101,16 @@ impl ChunkScanner {
         }
     }
 
+    fn without_extensions<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        match memchr(b';', line) {
+            Some(end) if self.kept.is_some() => line[..end].trim_ascii_end(),
+            _ => line,
+        }
+    }
+
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let longest = match self.part {
+            Part::Size if self.kept.is_some() => LONGEST_SIZE + LONGEST_EXTENSIONS + 2,
             Part::Size => LONGEST_SIZE + 2,
             Part::Trailers => LARGEST_TRAILERS.saturating_sub(self.trailers),
             _ => 2,
@@ -86,13 +121,13 @@ impl ChunkScanner {
             Err(Overlong::TooLong | Overlong::LineEnd) => return Err(Fault::Chunk),
         };
         self.part = match self.part {
-            Part::Size => match size(&line.content)? {
+            Part::Size => match size(self.without_extensions(&line.content))? {
                 0 => Part::Trailers,
                 left => Part::Data(left),
             },
             Part::Trailers if line.content.is_empty() => Part::Over,
             Part::Trailers => {
-                trailer(&line.content)?;
+                trailer(&line.content, self.kept.as_deref_mut())?;
                 self.trailers += line.content.len() + 2;
                 Part::Trailers
             }
@@ -114,12 +149,16 @@ fn size(line: &[u8]) -> Result<u64, Fault> {
     })
 }
 
-fn trailer(line: &[u8]) -> Result<(), Fault> {
+fn trailer(line: &[u8], kept: Option<&mut HeaderMap>) -> Result<(), Fault> {
     let field = Field::read(line).map_err(|_| Fault::Chunk)?;
     for name in FORBIDDEN_TRAILERS {
         if field.is(name).map_err(|_| Fault::Chunk)? {
             return Err(Fault::Chunk);
         }
+    }
+    if let Some(kept) = kept {
+        let name = HeaderName::from_bytes(field.name).map_err(|_| Fault::Chunk)?;
+        kept.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Fault::Chunk)?);
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod client_certificate;
 mod failing;
+mod http1;
 mod http2;
 mod http2_failing;
 mod keeping;

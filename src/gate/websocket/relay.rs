@@ -8,7 +8,7 @@ use std::{io, pin::pin, sync::Arc};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, ReadHalf, WriteHalf, sink},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, sink},
     time::{Duration, sleep, timeout},
 };
 use tracing::debug;
@@ -22,6 +22,7 @@ use super::{
 use crate::{
     gate::{tunnel::Activity, violation::Seen},
     limiter::bucket::MICRO,
+    upstream::Tunnel,
 };
 
 /// The most bytes in flight in one direction: a message that is looked at must fit, with its header.
@@ -47,15 +48,15 @@ enum End {
     Broken(io::Error),
 }
 
-type Side = TokioIo<Upgraded>;
+type Client = TokioIo<Upgraded>;
 
 /// From the client to the upstream.
 struct Upward<'a> {
     session: &'a Session,
     activity: &'a Activity,
     allowance: Option<Allowance>,
-    reader: ReadHalf<Side>,
-    writer: WriteHalf<Side>,
+    reader: ReadHalf<Client>,
+    writer: WriteHalf<Tunnel>,
     sequence: Sequence,
     buffer: Vec<u8>,
     /// What of the buffer was read and has not gone on.
@@ -68,8 +69,8 @@ struct Upward<'a> {
 /// From the upstream to the client.
 struct Downward<'a> {
     activity: &'a Activity,
-    reader: ReadHalf<Side>,
-    writer: WriteHalf<Side>,
+    reader: ReadHalf<Tunnel>,
+    writer: WriteHalf<Client>,
     boundaries: Boundaries,
     buffer: Vec<u8>,
     /// What of the buffer was read and has not gone on.
@@ -83,10 +84,10 @@ struct Downward<'a> {
 
 impl Session {
     /// Relays until both sides have ended, one breaks, or the gate ends it.
-    pub(super) async fn run(&self, client: Upgraded, upstream: Upgraded, allowance: Option<Allowance>) {
+    pub(super) async fn run(&self, client: Upgraded, upstream: Tunnel, allowance: Option<Allowance>) {
         let activity = Activity::begin();
         let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
-        let (upstream_reader, upstream_writer) = tokio::io::split(TokioIo::new(upstream));
+        let (upstream_reader, upstream_writer) = tokio::io::split(upstream);
         let mut upward = Upward::new(self, &activity, allowance, client_reader, upstream_writer);
         let mut downward = Downward::new(&activity, upstream_reader, client_writer);
         let end = tokio::select! {
@@ -183,8 +184,8 @@ impl<'a> Upward<'a> {
         session: &'a Session,
         activity: &'a Activity,
         allowance: Option<Allowance>,
-        reader: ReadHalf<Side>,
-        writer: WriteHalf<Side>,
+        reader: ReadHalf<Client>,
+        writer: WriteHalf<Tunnel>,
     ) -> Self {
         let (buffer, sequence) = (vec![0; FIRST_BUFFER_BYTES], Sequence::default());
         Self { session, activity, allowance, reader, writer, sequence, buffer, start: 0, end: 0, due: 0 }
@@ -291,7 +292,7 @@ impl<'a> Upward<'a> {
 // === impl Downward ===
 
 impl<'a> Downward<'a> {
-    fn new(activity: &'a Activity, reader: ReadHalf<Side>, writer: WriteHalf<Side>) -> Self {
+    fn new(activity: &'a Activity, reader: ReadHalf<Tunnel>, writer: WriteHalf<Client>) -> Self {
         let (buffer, boundaries) = (vec![0; FIRST_BUFFER_BYTES], Boundaries::default());
         Self { activity, reader, writer, boundaries, buffer, start: 0, end: 0, frame_end: Some(0) }
     }
@@ -341,7 +342,7 @@ fn grow_if_full(buffer: &mut Vec<u8>, filled: usize) {
 }
 
 /// Writes some of `bytes`, at least one of which there is. Where it is dropped while it waits, none was written.
-async fn write(writer: &mut WriteHalf<Side>, bytes: &[u8]) -> io::Result<usize> {
+async fn write(writer: &mut (impl AsyncWrite + Unpin), bytes: &[u8]) -> io::Result<usize> {
     match writer.write(bytes).await? {
         0 => Err(io::ErrorKind::WriteZero.into()),
         written => Ok(written),

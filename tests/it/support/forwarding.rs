@@ -111,9 +111,8 @@ impl Forwarding {
             }
         };
         if response.status() == 101 {
-            let upstream = hyper::upgrade::on(&mut response);
+            let mut upstream = response.body_mut().take_tunnel().expect("the upstream's side");
             tokio::spawn(async move {
-                let mut upstream = TokioIo::new(upstream.await.expect("the upstream's side"));
                 let mut downstream = TokioIo::new(downstream.await.expect("the client's side"));
                 // Ends when both sides have closed.
                 let _ = tokio::io::copy_bidirectional(&mut upstream, &mut downstream).await;

@@ -1,0 +1,218 @@
+//! A connection of HTTP/1.1 to an upstream: requests go out and responses come in, one after the other (RFC 9112).
+//!
+//! Whoever has an exchange on it moves its bytes, so that nothing is handed from one task to another: the request goes on while
+//! its response is awaited and read. Promised: what is read is read strictly, by [`wire`](crate::wire), and once; nothing
+//! that came before its request was written passes for its answer; a body that breaks off is an error. A connection serves
+//! another request only after a response whose end is known, with all of the request sent and nothing else received.
+//! Not promised: more than one request at a time.
+
+use std::{
+    future::poll_fn,
+    io,
+    pin::Pin,
+    task::{Context, Poll, Waker, ready},
+    time::Duration,
+};
+
+use bytes::{Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, header::CONNECTION, http::request::Parts};
+use tokio::time::timeout;
+use tokio_util::io::poll_read_buf;
+
+mod incoming;
+mod outgoing;
+
+use incoming::Incoming;
+use outgoing::Outgoing;
+
+use super::{
+    failure::{Cause, Failure, Fate, ResponseFault},
+    stream::{Open, Stream},
+    tunnel::Tunnel,
+    upload::Upload,
+};
+use crate::wire::response::{Head, HeadReader};
+
+/// Largest response head, and the most that is received at once.
+const LARGEST_READ: usize = 64 * 1024;
+
+/// What is received at once at first; a response that fills it gets twice as much, and so on.
+const FIRST_READ: usize = 8 * 1024;
+
+/// Where there is room for less than this, room is made before anything is received.
+const LEAST_READ: usize = 1024;
+
+/// How long what an upstream says of TLS alone may take to be whole.
+const SETTLING: Duration = Duration::from_millis(100);
+
+/// One connection. It is closed when it is dropped.
+pub(super) struct Connection {
+    stream: Stream,
+    received: BytesMut,
+    reading: usize,
+    heads: HeadReader,
+    incoming: Incoming,
+    outgoing: Outgoing,
+    /// Whether the upstream takes another request after this one.
+    persists: bool,
+    open: Open,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    pub(super) fn new(stream: Stream, open: Open) -> Self {
+        Self {
+            stream,
+            received: BytesMut::with_capacity(FIRST_READ),
+            reading: FIRST_READ,
+            heads: HeadReader::new(LARGEST_READ),
+            incoming: Incoming::Ended,
+            outgoing: Outgoing::default(),
+            persists: true,
+            open,
+        }
+    }
+
+    /// Makes sure that nobody has spoken before a request is sent: what is there already would pass for its answer.
+    pub(super) async fn listen(&mut self) -> io::Result<()> {
+        let now = poll_fn(|context| Poll::Ready(self.stream.poll_quiet(context))).await;
+        match now {
+            Poll::Ready(quiet) => quiet,
+            Poll::Pending => timeout(SETTLING, poll_fn(|context| self.stream.poll_quiet(context))).await?,
+        }
+    }
+
+    /// Sends a request and waits for the head of its response; its body comes from [`Self::poll_frame`].
+    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
+        let (head, upload) = request.into_parts();
+        self.reading = FIRST_READ;
+        self.outgoing.begin(&head, upload);
+        match poll_fn(|context| self.poll_head(context)).await {
+            Ok(response) => Ok(self.begin_body(&head.method, response)),
+            Err(cause) => Err(Failure { fate: self.fate(head), cause }),
+        }
+    }
+
+    /// The next piece of the response's body.
+    pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
+        self.outgoing.poll(&mut self.stream, context);
+        if self.outgoing.is_broken() {
+            return Poll::Ready(Some(Err(ResponseFault::Truncated)));
+        }
+        loop {
+            match self.incoming.take(&mut self.received) {
+                Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
+                Ok(None) if self.incoming.is_over() => return Poll::Ready(None),
+                Ok(None) => {}
+                Err(_) => return Poll::Ready(Some(Err(ResponseFault::Truncated))),
+            }
+            match ready!(self.poll_receive(context)) {
+                Ok(0) if self.incoming.ends_with_connection() => self.incoming = Incoming::Ended,
+                Ok(0) | Err(_) => return Poll::Ready(Some(Err(ResponseFault::Truncated))),
+                Ok(_) => {}
+            }
+        }
+    }
+
+    /// Whether the response is whole.
+    pub(super) fn is_over(&self) -> bool {
+        self.incoming.is_over()
+    }
+
+    /// How much of the response's body is still to come.
+    pub(super) fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+
+    /// Whether it can serve another request.
+    pub(super) fn may_serve(&self) -> bool {
+        self.persists && self.incoming.is_over() && self.outgoing.is_through() && self.received.is_empty()
+    }
+
+    /// Whether it is still there, and silent; what is not known yet counts as silence.
+    pub(super) fn is_resting(&mut self) -> bool {
+        !matches!(self.stream.poll_quiet(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+    }
+
+    /// It serves nobody for now, and needs no more room than a small response.
+    pub(super) fn rest(&mut self) {
+        if self.received.capacity() > FIRST_READ {
+            self.received = BytesMut::new();
+        }
+    }
+
+    /// What it is after a 101.
+    pub(super) fn into_tunnel(self) -> Tunnel {
+        Tunnel::new(self.stream, self.received, self.open)
+    }
+
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Cause>> {
+        self.outgoing.poll(&mut self.stream, context);
+        if self.outgoing.is_broken() {
+            return Poll::Ready(Err("the request's body failed".into()));
+        }
+        loop {
+            let ended = match ready!(self.poll_receive(context)) {
+                Ok(0) => Some(io::ErrorKind::UnexpectedEof.into()),
+                Ok(_) => None,
+                Err(error) => Some(error),
+            };
+            if let Some(ended) = ended {
+                return Poll::Ready(Err(self.outgoing.take_failure().unwrap_or(ended).into()));
+            }
+            if let Some(head) = self.heads.read(&mut self.received)? {
+                return Poll::Ready(Ok(head));
+            }
+        }
+    }
+
+    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.received.capacity() - self.received.len() < LEAST_READ.max(self.reading / 2) {
+            self.received.reserve(self.reading);
+        }
+        let room = self.received.capacity() - self.received.len();
+        let received = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.received))?;
+        if received == room {
+            self.reading = (self.reading * 2).min(LARGEST_READ);
+        }
+        Poll::Ready(Ok(received))
+    }
+
+    fn begin_body(&mut self, method: &Method, head: Head) -> Response<()> {
+        self.persists = persists(head.version, &head.headers);
+        self.incoming = Incoming::of(method, head.status, &head.headers);
+        let mut response = Response::new(());
+        *response.status_mut() = head.status;
+        *response.version_mut() = head.version;
+        *response.headers_mut() = head.headers;
+        if Some(&*head.reason) != head.status.canonical_reason().map(str::as_bytes)
+            && let Ok(reason) = ReasonPhrase::try_from(head.reason)
+        {
+            response.extensions_mut().insert(reason);
+        }
+        response
+    }
+
+    /// What is known of a request that has no answer.
+    fn fate(&self, head: Parts) -> Fate {
+        if self.heads.has_begun() || !self.received.is_empty() {
+            return Fate::Unknown;
+        }
+        let again = || Box::new(Request::from_parts(head, Upload::default()));
+        match self.outgoing.is_bodiless() {
+            true if self.outgoing.is_unwritten() => Fate::Unwritten(again()),
+            bodiless => Fate::Silent(bodiless.then(again)),
+        }
+    }
+}
+
+/// Whether a connection stays open after a response (RFC 9112, section 9.3).
+fn persists(version: Version, headers: &HeaderMap) -> bool {
+    let says = |option: &str| {
+        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+        values.flat_map(|value| value.split(',')).any(|said| said.trim().eq_ignore_ascii_case(option))
+    };
+    if version == Version::HTTP_11 { !says("close") } else { says("keep-alive") }
+}
