@@ -1,9 +1,9 @@
 -- Purpose: decides and refunds, for any number of requests, one after the other: each takes from all its limits, buckets and
 --          windows, or from none if one of them lacks tokens or room, and sees what those before it took. A cost below zero
 --          gives back; no bucket gets above its capacity, and no window gets room that it would not have had without the
---          charge. A refusal writes nothing, and each key is written once. With a time to look ahead, what is not there yet
---          is reserved: a bucket may owe what it will gain in that time, and a window takes it for the moment at which it will
---          have room; and a place may be given back whose time is so far ahead, unless a bucket owes for longer.
+--          charge. A refusal writes nothing. With a time to look ahead, what is not there yet is reserved: a bucket may owe
+--          what it will gain in that time, and a window takes it for the moment at which it will have room; and a place may
+--          be given back whose time is so far ahead, unless a bucket owes for longer.
 -- KEYS:    one a charge, then one for each scale that they follow, the last first. A bucket's value is 12 bytes,
 --          little-endian: its time in µs (7 bytes) and its micro-tokens (5), and one byte more where it owes them. A window's
 --          is 7 bytes, its micro-tokens taken, then 13 for each mark in rising order of time: its time in µs (7) and its
@@ -20,36 +20,41 @@
 --          before (all there can be where nothing is asked for; of a bucket, below zero what it owes), its factor in
 --          millionths, and of a window, how many µs until the cost has room, or where it has, until something comes back, or 0.
 -- Clock:   Redis' own, read once.
+-- Cost:    a call of a function costs as much as some twenty operators. So what every decision comes by is written without
+--          math.floor, math.min and math.max; decisions that are the same string are unpacked once; and keys live for whole
+--          seconds, because numbers are costly to turn into text, and few of those differ.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
+local call, keys, decisions = redis.call, KEYS, ARGV
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local values = redis.call('MGET', unpack(KEYS))
+local values = call('MGET', unpack(keys))
 local floor, max, min, read, write = math.floor, math.max, math.min, struct.unpack, struct.pack
-local reply, replied, states, lifetimes = {}, 0, {}, {}
+local reply, replied, states, unpacked, texts = {}, 0, {}, {}, {}
 
--- The decision in hand, its charges, how many keys there are before its own, how far it looks ahead, and whether it is refused.
-local decision, charges, before, ahead, refused = '', 0, 0, nil, false
+-- The charges of the decision in hand, how many keys there are before its own, how far it looks ahead, and whether it is refused.
+local charges, before, ahead, refused = {}, 0, nil, false
 
 -- What a limit of the decision holds by now, where it holds anything.
 local function value_of(i)
   local place = before + i
-  return states[KEYS[place]] or values[place]
+  return states[keys[place]] or values[place]
 end
 
 -- Whether a limit of the decision has a value of its kind.
 local function is_known(i)
-  local value = i <= charges and value_of(i)
+  local value = charges[i] and value_of(i)
   if not value then return false end
-  if string.byte(decision, 32 * i - 31) == 0 then return #value == 12 or #value == 13 end
+  if charges[i][1] == 0 then return #value == 12 or #value == 13 end
   return #value % 13 == 7
 end
 
 -- A scale's record: its factor, and the time on its clock. Each is read once.
-local factors, clocks = {[0] = 1000000}, {[0] = now}
+local factors, clocks = {}, {}
 local function scaled(scale)
+  if scale == 0 then return 1000000, now end
   if not factors[scale] then
-    local record = values[#KEYS + 1 - scale]
+    local record = values[#keys + 1 - scale]
     local factor, clock = 1000000, now
     if record and #record == 18 then
       local anchor_scaled, anchor_real
@@ -63,8 +68,10 @@ local function scaled(scale)
   return factors[scale], clocks[scale]
 end
 
--- Answers for a bucket; what it is to hold if the decision is to admit, and for how long, where that is to be written.
-local function bucket(i, cost, capacity, rate_whole, rate_rest, slowest, scale, asked, takes)
+-- Answers for a bucket; what it is to hold if the decision is to admit, and for how many seconds, where that is to be written.
+local function bucket(i, charge, asked, takes)
+  local cost, capacity, rate_whole, rate_rest = charge[2], charge[3], charge[4], charge[5]
+  local slowest, scale = charge[6], charge[7]
   local rate = rate_whole * 1000000 + rate_rest
   local factor, clock = scaled(scale % 128)
   local value, tokens = value_of(i), capacity
@@ -75,9 +82,9 @@ local function bucket(i, cost, capacity, rate_whole, rate_rest, slowest, scale, 
     at, tokens = read('<I7I5', value)
     if length == 13 then tokens = -tokens end
     if clock > at then
-      local seconds = floor((clock - at) / 1000000)
-      local rest = clock - at - seconds * 1000000
-      tokens = tokens + seconds * rate + rest * rate_whole + floor(rest * rate_rest / 1000000)
+      local rest = (clock - at) % 1000000
+      local part = rest * rate_rest / 1000000
+      tokens = tokens + (clock - at - rest) / 1000000 * rate + rest * rate_whole + (part - part % 1)
     else
       clock = at
     end
@@ -90,7 +97,8 @@ local function bucket(i, cost, capacity, rate_whole, rate_rest, slowest, scale, 
   replied = replied + 2
 
   -- What has to be gained in the time ahead: what the bucket is to owe, or owes already where a place is given back.
-  local left = min(tokens - cost, capacity)
+  local left = tokens - cost
+  if left > capacity then left = capacity end
   local short = -left
   if debt or cost < 0 then short = ahead and -tokens or 0 end
   if short > 0 and ahead then
@@ -104,11 +112,12 @@ local function bucket(i, cost, capacity, rate_whole, rate_rest, slowest, scale, 
   if short > 0 then
     refused = true
   elseif takes and (known or cost > 0) then
-    -- For how long it differs from a full bucket at the slowest: in ms, with one second to spare, and never so long that
-    -- Redis would refuse the number.
-    local fill = floor((capacity - left) * 1000000000 / (rate * min(slowest, factor)))
+    -- For how long it differs from a full bucket at the slowest, with one second to spare, and never so long that Redis would
+    -- refuse the number.
+    if factor < slowest then slowest = factor end
+    local seconds = (capacity - left) * 1000000 / (rate * slowest)
     local state = left < 0 and write('<I7I5B', clock, -left, 0) or write('<I7I5', clock, left)
-    return state, min(fill + 1001, 10000000000000)
+    return state, seconds < 10000000000 and seconds - seconds % 1 + 2 or 10000000000
   end
 end
 
@@ -172,7 +181,8 @@ local function windows()
   end
 
   -- As for a bucket.
-  return function(i, cost, quota, length, charged_at, slowest, scale, asked, takes)
+  return function(i, charge, asked, takes)
+    local _, cost, quota, length, charged_at, slowest, scale = unpack(charge)
     local factor = scaled(scale % 128)
     local scaled_quota = max(1, floor(floor(quota / 1000000) * max(factor, slowest) / 1000000)) * 1000000
     local in_force = cost <= quota and max(scaled_quota, cost) or scaled_quota
@@ -218,42 +228,58 @@ local function windows()
     if marks then
       -- A key lives until its last mark counts no more. A clock that stepped back makes that no longer than a place ahead does.
       local last = #marks > 0 and read('<I7', marks, #marks - 12) or now
-      return write('<I7', taken) .. marks, math.ceil((length + min(max(last - now, 0), 3600000000)) / 1000) + 1
+      return write('<I7', taken) .. marks, math.ceil((length + min(max(last - now, 0), 3600000000)) / 1000000) + 1
     end
   end
 end
 
+-- The charges of a decision, and how far it looks ahead.
+local function unpack_decision(decision)
+  local beyond = #decision % 32
+  local list = {ahead = beyond > 0 and read('<I7', decision, #decision - beyond + 1) or nil}
+  for first = 1, #decision - beyond, 32 do
+    list[#list + 1] = {read('<Bi6I5I7I7I4BB', decision, first)}
+  end
+  unpacked[decision] = list
+  return list
+end
+
+local function write_state(key, state, seconds)
+  local text = texts[seconds]
+  if not text then
+    text = string.format('%d', seconds)
+    texts[seconds] = text
+  end
+  states[key] = state
+  call('SETEX', key, text, state)
+end
+
 local changed, kept, window = {}, {}, nil
-for d = 1, #ARGV do
-  decision, refused = ARGV[d], false
+for d = 1, #decisions do
+  charges = unpacked[decisions[d]] or unpack_decision(decisions[d])
+  ahead, refused = charges.ahead, false
   replied = replied + 1
-  charges, ahead = floor(#decision / 32), nil
-  if #decision % 32 > 0 then ahead = read('<I7', decision, 32 * charges + 1) end
   local verdict = replied
-  for i = 1, charges do
-    local kind, cost, most, first, second, slowest, scale, terms = read('<Bi6I5I7I7I4BB', decision, 32 * i - 31)
+  for i = 1, #charges do
+    local charge = charges[i]
+    local terms = charge[8]
     -- Whether the terms ask for the cost, and whether an admission takes it.
     local asked, takes = true, terms == 0
     if terms > 0 and terms < 255 then
       takes = not is_known(terms)
       asked = takes
     end
-    if kind == 0 then
-      changed[i], kept[i] = bucket(i, cost, most, first, second, slowest, scale, asked, takes)
+    if charge[1] == 0 then
+      changed[i], kept[i] = bucket(i, charge, asked, takes)
     else
       window = window or windows()
-      changed[i], kept[i] = window(i, cost, most, first, second, slowest, scale, asked, takes)
+      changed[i], kept[i] = window(i, charge, asked, takes)
     end
   end
   reply[verdict] = refused and 0 or now
-  for i = 1, refused and 0 or charges do
-    local key = KEYS[before + i]
-    if changed[i] then states[key], lifetimes[key] = changed[i], kept[i] end
+  for i = 1, refused and 0 or #charges do
+    if changed[i] then write_state(keys[before + i], changed[i], kept[i]) end
   end
-  before = before + charges
-end
-
-for key, state in pairs(states) do
-  redis.call('PSETEX', key, lifetimes[key], state)
+  before = before + #charges
 end
 return reply
