@@ -208,7 +208,7 @@ impl Upstream {
         let fault = request.body().fault_handle();
         let (request, spare) = if first { Spare::of(request, &lease) } else { (request, Spare::default()) };
         let watch = UploadWatch::of(request.body());
-        let stopwatch = Stopwatch::start(observer, watch.clone());
+        let stopwatch = Stopwatch::start(observer, started, watch.clone());
         let request = if lease.is_shared() { request } else { self.addressed(request) };
         let sent = lease.send(request.map(|body| Upload::new(body, watch.clone())));
         let received = tokio::select! {

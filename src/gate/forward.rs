@@ -57,7 +57,7 @@ impl Next for Forward {
             headers::set_upgrade(fields, protocol);
         }
 
-        let clock = ServerTiming::decided(received);
+        let clock = route.server_timing.then(|| ServerTiming::decided(received));
         notes.passed();
         let begun = Instant::now();
         let sent = if cors::preflighted(&request).is_some() {
@@ -73,7 +73,7 @@ impl Next for Forward {
             Ok(answer) => {
                 let mut response = answer.map(ResponseBody::upstream);
                 clean(&mut response);
-                if route.server_timing {
+                if let Some(clock) = clock {
                     clock.answered(response.headers_mut());
                 }
                 Ok(response)

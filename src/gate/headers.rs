@@ -6,12 +6,16 @@
 
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
 use hyper::{
     HeaderMap, Version,
-    header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, TE, TRAILER, TRANSFER_ENCODING, UPGRADE, VIA},
+    header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, UPGRADE, VIA},
 };
 
-use super::forwarded::{self, X_FORWARDED_FOR};
+use super::{
+    forwarded::{self, X_FORWARDED_FOR},
+    numbers,
+};
 
 /// Carries a [`RequestId`](super::request_id::RequestId).
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -22,44 +26,50 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 /// Proves a whitelist claim; for cxgate alone, never forwarded.
 pub const X_CLIENT_SECRET: HeaderName = HeaderName::from_static("x-client-secret");
 
-const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
-const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const PROXY_AUTHORIZATION: HeaderName = HeaderName::from_static("proxy-authorization");
-
-/// Meant for one connection only, whatever `Connection` says (RFC 9110, section 7.6.1).
-static HOP_BY_HOP: [HeaderName; 8] =
-    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE];
+/// Fields that are meant for one connection only, whatever `Connection` says (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: usize = 8;
 
 /// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     // Most messages hold one of them or none: to go through the names once costs far less than to look for each.
-    let mut held = [false; HOP_BY_HOP.len()];
-    for name in headers.keys() {
-        if let Some(place) = HOP_BY_HOP.iter().position(|hop| hop == name) {
-            held[place] = true;
+    let held: ArrayVec<HeaderName, HOP_BY_HOP> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    if held.contains(&CONNECTION) {
+        // The usual two name no field that could be there still.
+        let usual = |option: &&str| ["close", "keep-alive"].iter().any(|usual| option.eq_ignore_ascii_case(usual));
+        let options = connection_options(headers).filter(|option| !usual(option));
+        let named: Vec<HeaderName> = options.filter_map(|option| option.parse().ok()).collect();
+        for name in named.into_iter().filter(|name| !protected.contains(name)) {
+            headers.remove(name);
         }
     }
-    if headers.contains_key(CONNECTION) {
-        for name in named_by_connection(headers) {
-            if !protected.contains(&name) {
-                headers.remove(name);
-            }
-        }
-    }
-    for (name, _) in HOP_BY_HOP.iter().zip(held).filter(|(_, held)| *held) {
+    for name in held {
         headers.remove(name);
     }
 }
 
-fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authorization"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).filter_map(|name| name.trim().parse().ok()).collect()
+    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// The protocol a request wants to switch to (RFC 9110, section 7.8): `Upgrade`, where `Connection` names it.
 pub fn upgrade_wanted(headers: &HeaderMap) -> Option<HeaderValue> {
     let upgrade = headers.get(UPGRADE)?;
-    named_by_connection(headers).contains(&UPGRADE).then(|| upgrade.clone())
+    connection_options(headers).any(|option| option.eq_ignore_ascii_case("upgrade")).then(|| upgrade.clone())
 }
 
 /// Asks, or agrees, to switch to `protocol`.
@@ -74,7 +84,7 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trust
     let host = headers.get(HOST).cloned();
     if !trusted {
         headers.remove(FORWARDED);
-        put(headers, X_FORWARDED_FOR, HeaderValue::try_from(peer.to_string()).ok());
+        put(headers, X_FORWARDED_FOR, HeaderValue::try_from(numbers::address(peer)).ok());
         put(headers, X_FORWARDED_HOST, host);
         return put(headers, X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme)));
     }
@@ -83,7 +93,7 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trust
     if !chain.is_empty() {
         chain.push_str(", ");
     }
-    chain.push_str(&peer.to_string());
+    chain.push_str(&numbers::address(peer));
     if let Ok(chain) = HeaderValue::try_from(chain) {
         headers.insert(X_FORWARDED_FOR, chain);
     }

@@ -38,8 +38,8 @@ pub(super) struct Stopwatch<'a> {
 // === impl Stopwatch ===
 
 impl<'a> Stopwatch<'a> {
-    pub(super) fn start(observer: Option<&'a dyn Observer>, watch: Option<UploadWatch>) -> Self {
-        Self { observer, started: Instant::now(), watch }
+    pub(super) fn start(observer: Option<&'a dyn Observer>, started: Instant, watch: Option<UploadWatch>) -> Self {
+        Self { observer, started, watch }
     }
 
     pub(super) fn answered(mut self, status: StatusCode) {
