@@ -9,10 +9,12 @@ use std::{
     io::{self, Write},
     path::PathBuf,
     process::ExitCode,
+    thread,
     time::Duration,
 };
 
 use clap::{Args, Parser, Subcommand};
+use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
 
 use crate::{
@@ -149,9 +151,12 @@ impl ConfigFile {
 
 // === what commands share ===
 
-/// Runs `future` on a runtime with one worker for each processor this process may use (the cgroup's quota counts).
+/// Runs `future` on a runtime with one worker for each processor this process may use (the cgroup's quota counts). Where that
+/// is one, nothing is there to steal work, and a runtime that does not prepare for it costs less.
 fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(future))
+    let alone = thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
+    let mut runtime = if alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    Ok(runtime.enable_all().build()?.block_on(future))
 }
 
 /// Starts the log as configured.
