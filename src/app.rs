@@ -39,6 +39,7 @@ mod fixed;
 mod parts;
 mod reload;
 pub mod replay;
+mod traces;
 
 pub use check::check;
 pub use fixed::Held;
@@ -122,7 +123,8 @@ impl App {
         let (proxy, proxy_address) = bind("listen.address", config.listen.address, reuse_port, inherited.proxy)?;
         let proxy = proxy.speaking(tls.clone(), config.listen.h2c);
         let (admin, admin_address) = bind("admin.address", config.admin.address, reuse_port, inherited.admin)?;
-        let access = Access::open(&config, &metrics.log_dropped).map_err(StartError::AccessLog)?;
+        let tracer = traces::start(&config.telemetry, &metrics, &background)?;
+        let access = Access::open(&config, tracer, &metrics.log_dropped).map_err(StartError::AccessLog)?;
         let parts = Parts::make(&config, None, &metrics)?;
         let limiter = Limiter::start(&config.store, &metrics, &background);
         let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);

@@ -24,6 +24,7 @@ mod limit;
 mod load;
 mod log;
 mod mode;
+mod opentelemetry;
 mod print;
 mod raw;
 mod redis;
@@ -31,6 +32,7 @@ mod report;
 mod secret;
 mod signal;
 mod source;
+mod telemetry;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -49,6 +51,7 @@ pub use redis::{Address, Redis, Servers};
 pub use report::Mistake;
 pub use secret::Secret;
 pub use signal::{Latency, Load};
+pub use telemetry::Telemetry;
 pub use tls::{ClientCertificate, ClientCertificates, Http2, ListenTls};
 pub use url::{Endpoint, Origin};
 pub use value::{Curve, Factor, Rate};
@@ -65,6 +68,8 @@ pub struct Config {
     pub admin: Admin,
     /// What is written to standard error.
     pub log: Log,
+    /// Where spans of traces go.
+    pub telemetry: Telemetry,
     /// Where buckets live.
     pub store: Store,
     /// Who a client is.

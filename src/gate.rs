@@ -45,6 +45,7 @@ pub mod rewrite;
 pub mod route;
 pub mod setup;
 pub mod sockets;
+mod spans;
 pub mod stage;
 pub mod tenant;
 pub mod throttle;
@@ -176,7 +177,9 @@ impl Gate {
         let received = Instant::now();
         let in_flight = InFlight::new(&inner.counters.in_flight);
         let request_id = RequestId::from_headers(request.headers());
-        let mut entry = inner.access.as_ref().map(|access| Entry::begin(access, peer.address.ip(), &request, request_id));
+        let trace = Access::trace(inner.access.as_ref(), request.headers());
+        let begin = |access| Entry::begin(access, &peer, &request, request_id, trace);
+        let mut entry = inner.access.as_ref().and_then(begin);
 
         let found = inner.find(&request);
         let grant = inner.grant(&request, &found);
@@ -186,7 +189,7 @@ impl Gate {
                 if let Some(entry) = &mut entry {
                     entry.routed(&route);
                 }
-                let notes = entry.as_ref().map(|entry| entry.notes()).unwrap_or_default();
+                let notes = Notes::of(entry.as_deref(), trace);
                 let outcome = match inner.admit(peer, request, request_id, received, found, notes) {
                     Ok(call) => inner.stack.call(call).await,
                     Err(reason) => Err(reason.into()),

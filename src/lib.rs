@@ -7,14 +7,14 @@
 //! passes it through its stages in the order [`gate::Gate`] lists them: violation log, preflights, whitelist, sockets,
 //! throttle, forward. The throttle asks [`limiter`] once for all limits of the route; forward hands what was admitted to
 //! [`upstream`], which adds the credentials of the route and tries again where it may. [`load`] watches the backend and
-//! tells the limiter how fast buckets refill. [`app`] builds all of these from [`config`], joins them, and takes them down
-//! again.
+//! tells the limiter how fast buckets refill. What became of a request is recorded once, for the access log and for the
+//! spans that `otlp` exports. [`app`] builds all of these from [`config`], joins them, and takes them down again.
 //!
 //! # Invariants
 //!
-//! - Imports point one way: `main → cli → app → {serve, gate, load, admin} → {limiter, upstream} → {config, metrics,
-//!   shutdown, body, code, peer, log, tls, wire, clients}`. Modules on one level never name each other; `app` introduces them.
-//!   Within a folder, too, no way along imports leads back. `tests/tidy` holds this.
+//! - Imports point one way: `main → cli → app → {serve, gate, load, otlp, admin} → {limiter, upstream} → {config, metrics,
+//!   shutdown, body, code, peer, log, tls, trace, wire, clients}`. Modules on one level never name each other; `app` introduces
+//!   them. Within a folder, too, no way along imports leads back. `tests/tidy` holds this.
 //! - Every byte of HTTP/1 passes a strict reader ([`wire`]) before the lenient parser, in both directions.
 //! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
 //!   Cluster, as far as [`limiter::redis`] promises.
@@ -34,9 +34,12 @@ pub mod limiter;
 pub mod load;
 pub mod log;
 pub mod metrics;
+#[cfg(feature = "otel")]
+pub mod otlp;
 pub mod peer;
 pub mod serve;
 pub mod shutdown;
 pub mod tls;
+pub mod trace;
 pub mod upstream;
 pub mod wire;

@@ -175,6 +175,10 @@ metrics! {
     route_in_flight: Family<RouteLabels, Gauge> = "route_in_flight";
     /// Log lines lost because they could not be written fast enough.
     log_dropped: Counter = "log_dropped";
+    /// Spans of traces that a collector took.
+    spans_exported: Counter = "spans_exported";
+    /// Spans of traces that are lost: they found no room, or no collector took them.
+    spans_dropped: Counter = "spans_dropped";
 }
 
 /// Labels of a request.

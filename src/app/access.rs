@@ -14,6 +14,7 @@ use crate::{
         stamp,
     },
     serve::Tell,
+    trace::{Context, TraceId},
 };
 
 /// Writes a line for each request that a listener refuses. It is there at once, so that it took no time.
@@ -21,6 +22,7 @@ pub(super) fn tell(access: Arc<Access>) -> Tell {
     Arc::new(move |refused| {
         let request = refused.request;
         let field = |name: HeaderName| request?.headers().get(name)?.to_str().ok();
+        let trace_id = request.and_then(|request| Context::of(request.headers())).map(|caller| caller.trace);
         access.write(&Record {
             at: stamp::now(),
             request_id: refused.request_id,
@@ -44,6 +46,7 @@ pub(super) fn tell(access: Arc<Access>) -> Tell {
             referer: field(REFERER),
             user_agent: field(USER_AGENT),
             headers: &[],
+            trace_id: trace_id.map(TraceId::digits).as_deref(),
         });
     })
 }

@@ -37,6 +37,7 @@ macro_rules! hold_back {
 }
 
 /// Leaves in `wanted` what is running of the keys that need a restart, and tells which were to change.
+#[expect(clippy::float_cmp, reason = "what was typed is compared with what was typed")]
 #[rustfmt::skip]
 pub(super) fn hold_back(running: &Config, wanted: &mut Config) -> Vec<Held> {
     hold_back!(
@@ -44,6 +45,8 @@ pub(super) fn hold_back(running: &Config, wanted: &mut Config) -> Vec<Held> {
         listen.address, listen.max_connections, listen.max_requests_in_flight, listen.reuse_port, listen.h2c, listen.tls,
         admin.address,
         log.format, log.level, log.fields, log.access,
+        telemetry.endpoint, telemetry.ca, telemetry.timeout, telemetry.sample_ratio, telemetry.service_name,
+        telemetry.headers, telemetry.resource,
         store.redis, store.sentinel_password, store.ca, store.deadline, store.on_failure, store.key_prefix,
         store.max_buckets,
     )

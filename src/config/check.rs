@@ -12,6 +12,7 @@ use super::{
 /// Reports what does not fit together.
 pub(super) fn check(config: &Config, report: &mut Report<'_>) {
     check_addresses(config, report);
+    check_telemetry(config, cfg!(feature = "otel"), report);
     for (index, route) in config.routes.iter().enumerate() {
         let key = format!("routes[{index}]");
         if config.routes[..index].iter().any(|earlier| earlier.name == route.name) {
@@ -49,6 +50,10 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
         config.oauth.iter().filter(|(_, oauth)| !oauth.token_url.origin.tls && !is_local(&oauth.token_url.origin.host));
     let plain =
         plain.map(|(name, _)| format!("oauth.{name}: token_url is not https, so secrets cross the network in the clear"));
+    let telemetry = &config.telemetry;
+    let bare = telemetry.endpoint.as_ref().filter(|endpoint| !endpoint.origin.tls && !is_local(&endpoint.origin.host));
+    let bare = bare.filter(|_| !telemetry.headers.is_empty());
+    let bare = bare.map(|_| "telemetry: endpoint is not https, so headers cross the network in the clear".to_owned());
     let own = |route: &'_ Route| {
         let limits = route.limits.iter().filter(|applied| !applied.shared);
         let above = limits.filter_map(|applied| above_published(&format!("route {:?}", route.name), &applied.limit));
@@ -56,7 +61,7 @@ pub(super) fn warnings(config: &Config) -> Vec<String> {
     };
     let shared = config.limits.values().filter_map(|limit| above_published("limits", limit));
     let above = shared.chain(config.routes.iter().flat_map(own));
-    open.chain(stale).chain(unheard).chain(plain).chain(above).collect()
+    open.chain(stale).chain(unheard).chain(plain).chain(bare).chain(above).collect()
 }
 
 /// What a bucket admits in one window above the quota that is published for it, and what to write instead. A window admits
@@ -97,6 +102,14 @@ fn check_addresses(config: &Config, report: &mut Report<'_>) {
             ("listen.address", listen, format!("admin.address ({admin})"))
         };
         report.wrong(key, Some(format!("\"{address}\"")), format!("expected an address that {other} does not take"));
+    }
+}
+
+/// Reports what a build that does not export traces cannot do.
+pub(super) fn check_telemetry(config: &Config, exports: bool, report: &mut Report<'_>) {
+    if let Some(endpoint) = config.telemetry.endpoint.as_ref().filter(|_| !exports) {
+        let problem = "this build exports no traces; one with them is made by `cargo build --release --features otel`";
+        report.wrong("telemetry.endpoint", Some(format!("\"{endpoint}\"")), problem);
     }
 }
 

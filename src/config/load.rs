@@ -9,7 +9,7 @@ use std::{
 use config::Value;
 
 use super::{
-    Config, Mistake, check, environment, raw,
+    Config, Mistake, check, environment, opentelemetry, raw,
     report::{FILE_VARIABLE, Report},
     source::{overlay, read_file, toml},
 };
@@ -65,7 +65,8 @@ const BUILT_IN: &str = r#"
       scale_by = ["backend"]
 "#;
 
-/// Reads the configuration: built-in tables, under the file, under the predecessor's variables, under `CXGATE__` variables.
+/// Reads the configuration: built-in tables, under OpenTelemetry's variables, under the file, under the predecessor's variables,
+/// under `CXGATE__` variables.
 /// Tables merge; anything else is replaced.
 ///
 /// # Errors
@@ -76,6 +77,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, ConfigError> {
     let mut report = Report::new(environment);
     let file = sources.file();
     let mut tree = built_in(&mut report);
+    overlay(&mut tree, opentelemetry::variables(environment));
     if let Some(file) = &file {
         overlay(&mut tree, from_file(file, &mut report));
     }

@@ -26,6 +26,7 @@ mod load;
 mod log;
 mod routes;
 mod store;
+mod telemetry;
 mod upstreams;
 
 /// One table, as far as it has not been read.
@@ -51,6 +52,7 @@ pub(super) fn read(tree: Value, report: &mut Report<'_>) -> Config {
             listen: root.table("listen", listen::listen),
             admin: root.table("admin", listen::admin),
             log: root.table("log", log::log),
+            telemetry: root.table("telemetry", telemetry::telemetry),
             store: root.table("store", store::store),
             identity: root.table("identity", identity::identity),
             whitelist: root.tables("whitelist", identity::trusted),
@@ -87,16 +89,32 @@ impl Reader<'_, '_> {
     /// A text that must not be seen: typed as it is, or as the file or the variable that holds it.
     fn secret(&mut self, key: &'static str, expected: &str, accept: impl Fn(&str) -> bool) -> Option<Secret> {
         let value = self.take(key)?;
-        let key = self.key_of(key);
+        self.secret_of(&self.key_of(key), value, expected, accept)
+    }
+
+    /// The secrets of a table whose keys are free to choose, by key; `accept` sees key and text. Those that cannot be read are
+    /// left out.
+    fn secrets(&mut self, expected: &str, accept: impl Fn(&str, &str) -> bool) -> BTreeMap<String, Secret> {
+        let entries: BTreeMap<String, Value> = std::mem::take(&mut self.entries).into_iter().collect();
+        let read_one = |(name, value): (String, Value)| {
+            let key = self.key_of(&quoted(&name));
+            self.report.asked(&key, value.origin());
+            let secret = self.secret_of(&key, value, expected, |text| accept(&name, text))?;
+            Some((name, secret))
+        };
+        entries.into_iter().filter_map(read_one).collect()
+    }
+
+    fn secret_of(&mut self, key: &str, value: Value, expected: &str, accept: impl Fn(&str) -> bool) -> Option<Secret> {
         let text = match value.kind {
             ValueKind::String(text) => Some(text),
-            ValueKind::Table(_) => Some(Reader::read(key.clone(), value, self.report, referred)?),
+            ValueKind::Table(_) => Some(Reader::read(key.to_owned(), value, self.report, referred)?),
             _ => None,
         };
         let text = text.filter(|text| accept(text));
         if text.is_none() {
             let forms = r#"typed as it is, as { file = "PATH" } or as { env = "NAME" }"#;
-            self.report.wrong(&key, None, format!("expected {expected}; {forms}"));
+            self.report.wrong(key, None, format!("expected {expected}; {forms}"));
         }
         text.map(Secret::new)
     }

@@ -83,6 +83,23 @@ fn the_defaults_hold_no_mistake() {
     assert_eq!(loaded.config, Config::default());
 }
 
+#[test]
+fn an_endpoint_for_traces_is_a_mistake_where_the_build_exports_none() {
+    let mistakes = |text: &str, exports| {
+        let environment = BTreeMap::new();
+        let mut report = Report::new(&environment);
+        let tree = toml("cxgate.toml", text, &mut report);
+        check::check_telemetry(&raw::read(tree, &mut report), exports, &mut report);
+        report.finish().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let endpoint = "[telemetry]\nendpoint = \"http://localhost:4318/v1/traces\"\n";
+    assert_eq!(mistakes(endpoint, true), [""; 0]);
+    assert_eq!(mistakes("[telemetry]\nsample_ratio = 0.5\n", false), [""; 0]);
+    let said = "cxgate.toml:2:1: telemetry.endpoint = \"http://localhost:4318/v1/traces\": this build exports no traces; one \
+                with them is made by `cargo build --release --features otel`";
+    assert_eq!(mistakes(endpoint, false), [said]);
+}
+
 proptest! {
     #[test]
     fn no_text_makes_reading_panic(

@@ -1,8 +1,8 @@
-//! The gate's part in the access log: what is kept of a request until its answer has ended, and what the stages find out
-//! about it on the way.
+//! The gate's part in the access log and in traces: what is kept of a request until its answer has ended, and what the stages
+//! find out about it on the way. Of one record both are made.
 //!
-//! Promised: one line for every request that reaches the gate, also where its client goes away first; nothing is kept or
-//! allocated where there is no access log.
+//! Promised: one line for every request that reaches the gate, and spans for every one that is sampled, also where its client
+//! goes away first; nothing is kept or allocated where there is neither an access log nor a sampled trace.
 
 use std::{
     io,
@@ -15,7 +15,7 @@ use std::{
 };
 
 use hyper::{
-    Method, Request, StatusCode, Uri, Version,
+    HeaderMap, Method, Request, StatusCode, Uri, Version,
     header::{HOST, HeaderName, HeaderValue, REFERER, RETRY_AFTER, USER_AGENT},
 };
 use prometheus_client::metrics::counter::Counter;
@@ -28,6 +28,7 @@ use super::{
     request_id::RequestId,
     response::{Follower, Response},
     route::Route,
+    spans::{self, Course},
 };
 use crate::{
     config::{AccessClients, AccessFormat, AccessTarget, Config, Factor, LogFields},
@@ -37,6 +38,8 @@ use crate::{
         fields::Fields,
         stamp,
     },
+    peer::Peer,
+    trace::{Trace, TraceId, Tracer},
 };
 
 /// The answer to nobody: its client went away before there was one. Web servers note it so.
@@ -45,22 +48,24 @@ const CLIENT_GONE: u16 = 499;
 /// The longest field that a line holds, in bytes; one that is cut would name another tenant.
 const MAX_HEADER_BYTES: usize = 256;
 
-/// Writes a line for each request.
+/// Writes a line for each request, and makes spans of those that are sampled.
 pub struct Access {
-    log: AccessLog,
+    log: Option<AccessLog>,
+    tracer: Option<Tracer>,
     /// Names clients by a hash; `None` calls them by their names.
     hasher: Option<KeyHasher>,
     /// Fields that lines hold.
     headers: Vec<HeaderName>,
 }
 
-/// What is kept of one request. Dropping it writes its line.
+/// What is kept of one request. Dropping it writes its line, and hands over its spans.
 pub struct Entry {
     access: Arc<Access>,
     at: u64,
     received: Instant,
     request_id: RequestId,
     peer: IpAddr,
+    secure: bool,
     method: Method,
     uri: Uri,
     version: Version,
@@ -80,9 +85,12 @@ struct Answer {
     rejection: Option<(&'static str, Option<Arc<str>>)>,
 }
 
-/// Where stages note what they find out; nowhere, where there is no access log.
+/// Where stages note what they find out; nowhere, where nothing is recorded. And in which trace.
 #[derive(Clone, Default)]
-pub struct Notes(Option<Arc<Findings>>);
+pub struct Notes {
+    findings: Option<Arc<Findings>>,
+    trace: Trace,
+}
 
 #[derive(Default)]
 struct Findings {
@@ -91,6 +99,11 @@ struct Findings {
     preflight: AtomicBool,
     passed: AtomicBool,
     shadowed: AtomicBool,
+    /// When its limits were asked, and when they had said.
+    asked: OnceLock<Instant>,
+    told: OnceLock<Instant>,
+    /// When it was sent upstream.
+    sent: OnceLock<Instant>,
     upstream: OnceLock<Duration>,
     /// In millionths; 0 where no limit said.
     factor: AtomicU32,
@@ -99,47 +112,72 @@ struct Findings {
 // === impl Access ===
 
 impl Access {
-    /// Opens the log that `[log.access]` asks for; `None` where it asks for none. `dropped` counts lines that are lost.
-    pub fn open(config: &Config, dropped: &Counter) -> io::Result<Option<Arc<Self>>> {
+    /// Opens the log that `[log.access]` asks for, if it asks for one; `None` where there is no tracer either. `dropped` counts
+    /// lines that are lost.
+    pub fn open(config: &Config, tracer: Option<Tracer>, dropped: &Counter) -> io::Result<Option<Arc<Self>>> {
         let wanted = &config.log.access;
-        let target = match &wanted.to {
-            None => return Ok(None),
-            Some(AccessTarget::Stdout) => Target::Stdout,
-            Some(AccessTarget::Stderr) => Target::Stderr,
-            Some(AccessTarget::File(path)) => Target::File(path.clone()),
-        };
-        let form = match (wanted.format, config.log.fields) {
-            (AccessFormat::Combined, _) => Form::Combined,
-            (AccessFormat::Json, LogFields::Cxgate) => Form::Json(Fields::Cxgate),
-            (AccessFormat::Json, LogFields::Ecs) => Form::Json(Fields::Ecs),
-        };
-        let log = AccessLog::open(&target, form, wanted.sample, dropped.clone())?;
+        let log = wanted.to.as_ref().map(|to| open_log(config, to, dropped)).transpose()?;
+        if log.is_none() && tracer.is_none() {
+            return Ok(None);
+        }
         let hashed = wanted.clients == AccessClients::Hashed;
         let hasher = hashed.then(|| KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix));
         let headers = wanted.headers.iter().filter_map(|name| HeaderName::try_from(name).ok()).collect();
-        Ok(Some(Arc::new(Self { log, hasher, headers })))
+        Ok(Some(Arc::new(Self { log, tracer, hasher, headers })))
+    }
+
+    /// Where a request stands in a trace, by its own word and, where there is a tracer, by ours.
+    pub fn trace(access: Option<&Arc<Self>>, headers: &HeaderMap) -> Trace {
+        Trace::of(headers, access.and_then(|access| access.tracer.as_ref()))
     }
 
     /// Writes a line about a request that did not come as far as to the gate.
     pub fn write(&self, record: &Record<'_>) {
-        self.log.write(record);
+        if let Some(log) = &self.log {
+            log.write(record);
+        }
     }
+}
+
+fn open_log(config: &Config, to: &AccessTarget, dropped: &Counter) -> io::Result<AccessLog> {
+    let wanted = &config.log.access;
+    let target = match to {
+        AccessTarget::Stdout => Target::Stdout,
+        AccessTarget::Stderr => Target::Stderr,
+        AccessTarget::File(path) => Target::File(path.clone()),
+    };
+    let form = match (wanted.format, config.log.fields) {
+        (AccessFormat::Combined, _) => Form::Combined,
+        (AccessFormat::Json, LogFields::Cxgate) => Form::Json(Fields::Cxgate),
+        (AccessFormat::Json, LogFields::Ecs) => Form::Json(Fields::Ecs),
+    };
+    AccessLog::open(&target, form, wanted.sample, dropped.clone())
 }
 
 // === impl Entry ===
 
 impl Entry {
-    /// Begins with a request that came from `peer` now.
-    pub fn begin<B>(access: &Arc<Access>, peer: IpAddr, request: &Request<B>, request_id: RequestId) -> Box<Self> {
+    /// Begins with a request that came from `peer` now; `None` where there is no access log and it is not sampled.
+    pub fn begin<B>(
+        access: &Arc<Access>,
+        peer: &Peer,
+        request: &Request<B>,
+        request_id: RequestId,
+        trace: Trace,
+    ) -> Option<Box<Self>> {
+        if access.log.is_none() && trace.sampled().is_none() {
+            return None;
+        }
         let fields = request.headers();
         let short = |value: &&HeaderValue| value.len() <= MAX_HEADER_BYTES;
         let noted = |name: &HeaderName| Some((name.as_str().to_owned(), text(fields.get(name).filter(short)?)?.to_owned()));
-        Box::new(Self {
+        Some(Box::new(Self {
             access: Arc::clone(access),
             at: stamp::now(),
             received: Instant::now(),
             request_id,
-            peer: peer.to_canonical(),
+            peer: peer.address.ip().to_canonical(),
+            secure: peer.secure,
             method: request.method().clone(),
             uri: request.uri().clone(),
             version: request.version(),
@@ -147,16 +185,11 @@ impl Entry {
             referer: fields.get(REFERER).cloned(),
             user_agent: fields.get(USER_AGENT).cloned(),
             headers: access.headers.iter().filter_map(noted).collect(),
-            notes: Notes(Some(Arc::default())),
+            notes: Notes { findings: Some(Arc::default()), trace },
             route: None,
             answer: None,
             bytes: 0,
-        })
-    }
-
-    /// Where the stages note what they find out.
-    pub fn notes(&self) -> Notes {
-        self.notes.clone()
+        }))
     }
 
     /// The route that takes it.
@@ -204,7 +237,7 @@ impl Follower for Entry {
 
 impl Drop for Entry {
     fn drop(&mut self) {
-        let Some(findings) = &self.notes.0 else { return };
+        let Some(findings) = &self.notes.findings else { return };
         let client = findings.client.get();
         let hashed = |hasher: &KeyHasher, client: &Client| client.add_identity(hasher.start("client")).finish().to_string();
         let hashed = client.and_then(|client| Some(hashed(self.access.hasher.as_ref()?, client)));
@@ -213,7 +246,8 @@ impl Drop for Entry {
         let costs = self.route.iter().flat_map(|route| &route.limits).map(|limit| limit.cost / MICRO);
         let (code, limit) = self.answer.as_ref().and_then(|answer| answer.rejection.clone()).unzip();
         let factor = findings.factor.load(Ordering::Relaxed);
-        self.access.log.write(&Record {
+        let trace_id = self.notes.trace_id().map(TraceId::digits);
+        let record = Record {
             at: self.at,
             request_id: self.request_id.as_str(),
             client: client.map(|client| (hashed.as_deref().unwrap_or(client.identity.text.as_str()), client.identity.kind)),
@@ -236,13 +270,37 @@ impl Drop for Entry {
             referer: self.referer.as_ref().and_then(text),
             user_agent: self.user_agent.as_ref().and_then(text),
             headers: &self.headers,
-        });
+            trace_id: trace_id.as_deref(),
+        };
+        self.access.write(&record);
+        if let (Some(tracer), Some(own)) = (&self.access.tracer, self.notes.trace.sampled()) {
+            let upstream = self.route.as_ref().and_then(|route| route.upstream.authority());
+            let moment = |moment: &OnceLock<Instant>| moment.get().copied();
+            let (asked, told, sent) = (moment(&findings.asked), moment(&findings.told), moment(&findings.sent));
+            let course = Course { received: self.received, asked, told, sent, secure: self.secure, upstream };
+            tracer.export(spans::of(&record, own, &course));
+        }
     }
 }
 
 // === impl Notes ===
 
 impl Notes {
+    /// Those of a request that is recorded as `entry`, or not at all.
+    pub fn of(entry: Option<&Entry>, trace: Trace) -> Self {
+        entry.map_or(Self { findings: None, trace }, |entry| entry.notes.clone())
+    }
+
+    /// The trace that the request is part of.
+    pub fn trace_id(&self) -> Option<TraceId> {
+        self.trace.id()
+    }
+
+    /// Tells the upstream in which trace it is called.
+    pub fn tell(&self, headers: &mut HeaderMap) {
+        self.trace.tell(headers);
+    }
+
     /// Who asks.
     pub fn client(&self, client: &Client) {
         self.note(|findings| _ = findings.client.set(*client));
@@ -263,6 +321,16 @@ impl Notes {
         self.note(|findings| findings.preflight.store(true, Ordering::Relaxed));
     }
 
+    /// Its limits are asked now.
+    pub fn asks(&self) {
+        self.time(|findings| &findings.asked);
+    }
+
+    /// They have said what they say.
+    pub fn told(&self) {
+        self.time(|findings| &findings.told);
+    }
+
     /// Its limits go by these factors, of which the lowest counts.
     pub fn factors(&self, factors: impl Iterator<Item = Factor>) {
         self.note(|findings| {
@@ -273,6 +341,7 @@ impl Notes {
 
     /// It goes upstream.
     pub fn passed(&self) {
+        self.time(|findings| &findings.sent);
         self.note(|findings| findings.passed.store(true, Ordering::Relaxed));
     }
 
@@ -281,8 +350,15 @@ impl Notes {
         self.note(|findings| _ = findings.upstream.set(sent.elapsed()));
     }
 
+    /// Notes the moment, which only spans tell.
+    fn time(&self, moment: impl FnOnce(&Findings) -> &OnceLock<Instant>) {
+        if self.trace.sampled().is_some() {
+            self.note(|findings| _ = moment(findings).set(Instant::now()));
+        }
+    }
+
     fn note(&self, note: impl FnOnce(&Findings)) {
-        if let Some(findings) = &self.0 {
+        if let Some(findings) = &self.findings {
             note(findings);
         }
     }

@@ -52,7 +52,7 @@ pub struct Call {
     pub observers: Observers,
     /// The WebSocket it asks for, where its route has a gate for them.
     pub socket: Option<Box<Opening>>,
-    /// What the access log is told.
+    /// What the access log is told, and in which trace it is.
     pub notes: Notes,
 }
 
@@ -91,6 +91,7 @@ impl Call {
             uri: self.request.uri().clone(),
             request_id: self.request_id,
             received: self.received,
+            trace_id: self.notes.trace_id(),
         }
     }
 

@@ -53,6 +53,7 @@ impl Next for Forward {
         let fields = request.headers_mut();
         headers::set_forwarding(fields, client.peer, peer.secure, client.through_trusted_proxy);
         fields.insert(X_REQUEST_ID, request_id.to_header());
+        notes.tell(fields);
         if let Some(protocol) = protocol {
             headers::set_upgrade(fields, protocol);
         }

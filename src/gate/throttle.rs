@@ -52,6 +52,7 @@ pub struct Throttle {
 impl Stage for Throttle {
     async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
+        call.notes.asks();
         let wait = route.pacing.as_ref().map_or(Duration::ZERO, |policy| policy.configured.wait);
         let until = call.received + wait;
         let place = match route.places.as_ref().filter(|_| !call.exempt) {
@@ -130,6 +131,7 @@ impl Throttle {
                 Box::pin(self.pacing.admit(policy, question, self.waiter(call), until)).await
             }
         };
+        call.notes.told();
         question.see(call, &decision, self.show);
         let is_shadow = call.route.is_shadow();
         match decision {

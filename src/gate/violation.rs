@@ -16,6 +16,7 @@ use super::{
     flood::{Event, Floods},
     request_id::RequestId,
 };
+use crate::trace::TraceId;
 
 /// The longest path an event shows, in bytes.
 const MAX_PATH_BYTES: usize = 512;
@@ -49,6 +50,7 @@ pub struct Seen {
     pub(super) uri: Uri,
     pub(super) request_id: RequestId,
     pub(super) received: Instant,
+    pub(super) trace_id: Option<TraceId>,
 }
 
 /// How a refusal is told of.
@@ -111,6 +113,7 @@ impl ViolationLog {
             origin,
             mode,
             request_id = %seen.request_id,
+            trace_id = seen.trace_id.map(tracing::field::display),
             "rate limit violation"
         );
     }

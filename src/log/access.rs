@@ -118,6 +118,8 @@ pub struct Record<'a> {
     pub user_agent: Option<&'a str>,
     /// Fields of the request that were asked for.
     pub headers: &'a [(String, String)],
+    /// The trace that it is part of.
+    pub trace_id: Option<&'a str>,
 }
 
 // === impl AccessLog ===
@@ -203,6 +205,7 @@ fn json(record: &Record<'_>, fields: Fields) -> String {
         ("decision", Some(record.decision.as_str())),
         ("limit", record.limit),
         ("code", record.code),
+        ("trace_id", record.trace_id),
         ("user_agent", record.user_agent.map(cut)),
     ];
     texts.into_iter().filter_map(|(name, value)| Some((name, value?))).for_each(|(name, value)| object.text(name, value));
@@ -297,6 +300,7 @@ mod tests {
         referer: None,
         user_agent: Some("curl/8 \"x\"\n"),
         headers: &[],
+        trace_id: Some("0af7651916cd43dd8448eb211c80319c"),
     };
 
     #[test]
@@ -306,7 +310,8 @@ mod tests {
             "timestamp": "2026-11-22T04:38:15.000001Z", "event": "access", "request_id": "id-7", "client_id": "al \"ice",
             "client_kind": "name", "address": "127.0.0.1", "method": "GET", "host": "chat.example", "path": "/api/\u{202e}x",
             "route": "guest-webchat", "decision": "refused", "limit": "per-client", "code": "rate_limit_exceeded",
-            "user_agent": "curl/8 \"x\"\n", "status": 429, "bytes": 70, "duration_us": 1234, "retry_after": 1, "factor": 0.5,
+            "trace_id": "0af7651916cd43dd8448eb211c80319c", "user_agent": "curl/8 \"x\"\n", "status": 429, "bytes": 70,
+            "duration_us": 1234, "retry_after": 1, "factor": 0.5,
         });
         assert_eq!(serde_json::from_str::<serde_json::Value>(&line).unwrap(), expected);
         assert_eq!(

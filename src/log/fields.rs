@@ -17,13 +17,14 @@ pub enum Fields {
 
 /// The fields that the Elastic Common Schema (8.11) has a name for: our name, its name, and by what our number is multiplied
 /// to be in its unit.
-pub const ECS: [(&str, &str, u64); 19] = [
+pub const ECS: [(&str, &str, u64); 20] = [
     ("timestamp", "@timestamp", 1),
     ("level", "log.level", 1),
     ("target", "log.logger", 1),
     ("message", "message", 1),
     ("event", "event.action", 1),
     ("request_id", "http.request.id", 1),
+    ("trace_id", "trace.id", 1),
     ("client_id", "client.user.id", 1),
     ("address", "client.address", 1),
     ("method", "http.request.method", 1),

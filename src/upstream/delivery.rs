@@ -96,6 +96,11 @@ impl Delivery {
         Self { upstream, identity, retries }
     }
 
+    /// Host and port of the upstream, as `Host` names them.
+    pub fn authority(&self) -> Option<&str> {
+        self.upstream.host.to_str().ok()
+    }
+
     /// Delivers a request and waits for the head of the response that the caller is to get; `observer` learns how long each
     /// attempt takes the upstream.
     pub async fn send(

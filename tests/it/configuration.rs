@@ -150,6 +150,7 @@ fn what_is_printed_loads_back_to_the_same_and_shows_no_secret() {
     expected.identity.hash_key.clone_from(&again.identity.hash_key);
     expected.whitelist[1].secret.clone_from(&again.whitelist[1].secret);
     expected.oauth.clone_from(&again.oauth);
+    expected.telemetry.headers.clone_from(&again.telemetry.headers);
     assert_eq!(again, expected);
 }
 

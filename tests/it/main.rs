@@ -63,6 +63,7 @@ mod serving;
 mod shadow;
 mod simulate;
 mod support;
+mod telemetry;
 #[cfg(feature = "top")]
 mod top;
 mod upstream;

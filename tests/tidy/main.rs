@@ -18,9 +18,9 @@ const LEVELS: [&[&str]; 6] = [
     &["main"],
     &["cli"],
     &["app"],
-    &["serve", "gate", "load", "admin"],
+    &["serve", "gate", "load", "otlp", "admin"],
     &["limiter", "upstream"],
-    &["config", "metrics", "shutdown", "body", "code", "peer", "log", "tls", "wire", "clients"],
+    &["config", "metrics", "shutdown", "body", "code", "peer", "log", "tls", "trace", "wire", "clients"],
 ];
 
 /// Not written down in source, but done: each with what to do instead. Split, so that this table is not its own finding.
