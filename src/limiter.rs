@@ -357,6 +357,14 @@ impl Limiter {
 // === impl Decision ===
 
 impl Decision {
+    /// How the limits stand, in the order they were asked; nothing where nobody could say.
+    pub fn standings(&self) -> &[Standing] {
+        match self {
+            Self::Admitted { standings, .. } | Self::Refused { standings } => standings,
+            Self::Unlimited | Self::Unavailable { .. } => &[],
+        }
+    }
+
     fn by(charged: Charged, Verdict { admitted, at, standings }: Verdict) -> Self {
         if admitted { Self::Admitted { receipt: Receipt { charged, at }, standings } } else { Self::Refused { standings } }
     }

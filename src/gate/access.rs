@@ -331,12 +331,9 @@ impl Notes {
         self.time(|findings| &findings.told);
     }
 
-    /// Its limits go by these factors, of which the lowest counts.
-    pub fn factors(&self, factors: impl Iterator<Item = Factor>) {
-        self.note(|findings| {
-            let lowest = factors.map(Factor::millionths).min().unwrap_or_default();
-            findings.factor.store(lowest, Ordering::Relaxed);
-        });
+    /// Those of its limits that follow signals go by this factor; `None` where none does.
+    pub fn factor(&self, factor: Option<Factor>) {
+        self.note(|findings| findings.factor.store(factor.map_or(0, Factor::millionths), Ordering::Relaxed));
     }
 
     /// It goes upstream.

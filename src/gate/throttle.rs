@@ -29,7 +29,7 @@ use super::{
 use crate::{
     config::ShowClients,
     limiter::{
-        Decision, Limiter, Receipt, Standing, Standings,
+        Decision, Limiter, Receipt, Standings,
         key::{Key, KeyHasher},
     },
 };
@@ -89,7 +89,6 @@ impl Throttle {
             return next.call(call).await;
         }
         let (receipt, standings) = self.decide(&question, &call, until).await?;
-        call.notes.factors(standings.iter().flatten().map(|standing: &Standing| standing.factor));
         let outcome = next.call(call).await;
         let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
         let limited_upstream = outcome.as_ref().ok().filter(|_| status == StatusCode::TOO_MANY_REQUESTS);
@@ -133,6 +132,7 @@ impl Throttle {
         };
         call.notes.told();
         question.see(call, &decision, self.show);
+        call.notes.factor(question.in_force(decision.standings()).map(|(factor, _)| factor));
         let is_shadow = call.route.is_shadow();
         match decision {
             Decision::Admitted { receipt, standings } => {
