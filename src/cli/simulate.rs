@@ -16,12 +16,14 @@ use anyhow::Context;
 use super::{ConfigFile, block_on, print};
 use crate::{app::replay::replay, log::stamp};
 
+mod concerned;
 mod course;
 mod record;
 mod report;
 mod target;
 mod traffic;
 
+use concerned::concerned;
 use course::{Outcome, run as course};
 use report::Report;
 use target::Target;
@@ -57,10 +59,11 @@ pub(super) fn simulate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     let max_buckets = config.store.max_buckets;
     let traffic = block_on(async { read(arguments, config) })??;
     let mut refusals = arguments.refusals.as_deref().map(create).transpose()?;
-    let mut report = Report::new(&traffic);
+    let (mut report, mut passed) = (Report::new(&traffic), Vec::with_capacity(traffic.arrivals.len()));
     let mut written = Ok(());
-    course(&traffic, max_buckets, None, |arrival, outcome| {
+    course(&traffic, &traffic.arrivals, max_buckets, None, |arrival, outcome| {
         report.note(arrival, outcome);
+        passed.push(matches!(outcome, Outcome::Admitted { .. }));
         if let (Some(file), Outcome::Refused(place)) = (&mut refusals, outcome) {
             let way = &traffic.routes[usize::from(arrival.route)];
             let refusal = serde_json::json!({
@@ -78,7 +81,9 @@ pub(super) fn simulate(arguments: &Arguments) -> anyhow::Result<ExitCode> {
     flushed.context("cannot write the refusals")?;
     if let Some(share) = arguments.target {
         let too_many = report.too_many(share);
-        let target = Target { traffic: &traffic, max_buckets, too_many };
+        // Where buckets run out, whoever asks one concerns everybody.
+        let arrivals = if report.is_full() { traffic.arrivals.clone() } else { concerned(&traffic, &passed) };
+        let target = Target { traffic: &traffic, arrivals, max_buckets, too_many };
         let culprits = report.culprits(too_many);
         report.propose(share, culprits.iter().flat_map(|culprit| target.changes(culprit)).collect());
     }

@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 
 use crate::support::{daemon::Daemon, http::get, stub_upstream::StubUpstream};
 
+mod live;
+
 /// When the traffic begins, in microseconds of Unix time.
 const BEGIN: u64 = 1_795_322_295_000_000;
 
@@ -150,16 +152,18 @@ fn refusals(folder: &Path) -> Vec<(u64, String)> {
     text.lines().map(refusal).collect()
 }
 
-#[test]
-fn it_refuses_what_the_arithmetic_refuses_request_by_request_at_the_times_of_the_log() {
+fn traffic() -> Vec<Asked> {
     let pause = prop_oneof![Just(0), 0..10_000_u64, 0..400_000_u64, 0..3_000_000_u64];
     let asked = (pause, 0..CLIENTS.len(), 1..3_u8, prop::option::of(0..2_u8));
-    let traffic: Vec<Asked> =
-        prop::collection::vec(asked, 900..1000).new_tree(&mut TestRunner::deterministic()).unwrap().current();
+    prop::collection::vec(asked, 900..1000).new_tree(&mut TestRunner::deterministic()).unwrap().current()
+}
+
+#[test]
+fn it_refuses_what_the_arithmetic_refuses_request_by_request_at_the_times_of_the_log() {
     let (mut oracle, mut at) = (Oracle::default(), BEGIN);
     // Lines stand in the order of answers: here, of every two, the later first.
     let mut lines: Vec<(u64, String, Option<&str>)> = Vec::new();
-    for asked in traffic {
+    for asked in traffic() {
         at += asked.0.max(1);
         lines.push((at, line(at, asked), oracle.refuses(at, CLIENTS[asked.1], asked.2, asked.3)));
     }
@@ -268,6 +272,32 @@ fn the_changes_that_it_names_suffice_and_the_next_smaller_ones_do_not() {
     assert!(refused(capacity - 1.0, 2.0).0 >= 12);
     assert!(refused(10.0, rate).0 < 12 && refused(10.0, rate * 0.98).0 >= 12, "{rate}");
     assert_eq!(refused(capacity, 2.0).1, json!([]));
+}
+
+#[test]
+fn the_changes_that_it_names_for_one_of_several_limits_suffice_when_they_are_made() {
+    let (folder, mut log, mut at) = (tempfile::tempdir().unwrap(), String::new(), BEGIN);
+    for asked in traffic() {
+        at += asked.0.max(1);
+        writeln!(log, "{}", line(at, asked)).unwrap();
+    }
+    let found = report(folder.path(), CONFIGURATION, &log, &["--target", "4%"]);
+    let too_many = found["decided"].as_u64().unwrap().div_ceil(25);
+    let changes = found["target"]["changes"].as_array().unwrap();
+    let changes: Vec<_> = changes.iter().filter(|change| change["key"] != "token_bucket.refill_per_second").collect();
+    assert_eq!(changes.len(), 3, "{changes:#?}");
+    for change in changes {
+        let (_, limit) = change["limit"].as_str().unwrap().split_once('/').unwrap();
+        let (_, key) = change["key"].as_str().unwrap().split_once('.').unwrap();
+        let (from, to) = (change["from"].as_f64().unwrap(), change["to"].as_f64().unwrap());
+        let refused = |value: f64| -> u64 {
+            let changed = CONFIGURATION.replace(&format!("{key} = {from},"), &format!("{key} = {value},"));
+            let limits = report(folder.path(), &changed, &log, &[])["limits"].take();
+            let limits = limits.as_array().unwrap().iter().filter(|entry| entry["limit"] == limit);
+            limits.map(|entry| entry["refused"].as_u64().unwrap()).sum()
+        };
+        assert!(refused(to) < too_many && refused(to - 1.0) >= too_many, "{change}");
+    }
 }
 
 #[test]

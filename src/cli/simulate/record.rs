@@ -43,28 +43,32 @@ pub(super) enum NoRecord {
 #[derive(Deserialize)]
 struct Json<'a> {
     #[serde(borrow, default, alias = "event.action")]
-    event: Option<Cow<'a, str>>,
+    event: Option<Text<'a>>,
     #[serde(borrow, alias = "@timestamp")]
-    timestamp: Option<Cow<'a, str>>,
+    timestamp: Option<Text<'a>>,
     #[serde(borrow, default, alias = "client.user.id")]
-    client_id: Option<Cow<'a, str>>,
+    client_id: Option<Text<'a>>,
     #[serde(borrow, default, alias = "cxgate.client_kind")]
-    client_kind: Option<Cow<'a, str>>,
+    client_kind: Option<Text<'a>>,
     #[serde(borrow, default, alias = "client.address")]
-    address: Option<Cow<'a, str>>,
+    address: Option<Text<'a>>,
     #[serde(borrow, default, alias = "http.request.method")]
-    method: Option<Cow<'a, str>>,
+    method: Option<Text<'a>>,
     #[serde(borrow, default, alias = "url.path")]
-    path: Option<Cow<'a, str>>,
+    path: Option<Text<'a>>,
     #[serde(borrow, default, alias = "url.domain")]
-    host: Option<Cow<'a, str>>,
+    host: Option<Text<'a>>,
     #[serde(borrow, default, alias = "cxgate.decision")]
-    decision: Option<Cow<'a, str>>,
+    decision: Option<Text<'a>>,
     #[serde(default, alias = "cxgate.factor")]
     factor: Option<f64>,
     #[serde(borrow, default, alias = "cxgate.headers")]
-    headers: BTreeMap<Cow<'a, str>, Cow<'a, str>>,
+    headers: BTreeMap<Text<'a>, Text<'a>>,
 }
+
+/// A text that borrows from its line unless it has escapes. `Option<Cow<str>>` would not: serde borrows for the `Cow` alone.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Text<'a>(#[serde(borrow)] Cow<'a, str>);
 
 // === impl Record ===
 
@@ -94,21 +98,24 @@ impl<'a> Record<'a> {
 
 fn json(line: &str) -> Result<Record<'_>, NoRecord> {
     let json: Json<'_> = serde_json::from_str(line).map_err(|_| NoRecord::Bad("no JSON object of an access log"))?;
-    let is_access = json.event.as_deref().is_none_or(|event| event == "access");
-    let (Some(method), Some(target), true) = (json.method, json.path, is_access) else { return Err(NoRecord::Other) };
-    let at = json.timestamp.ok_or(NoRecord::Bad("no timestamp"))?;
-    let address = json.address.ok_or(NoRecord::Bad("no address"))?;
-    let decision = json.decision.as_deref();
-    let field = |(name, value): (Cow<'_, str>, Cow<'_, str>)| {
-        Some((HeaderName::try_from(&*name).ok()?, HeaderValue::try_from(&*value).ok()?))
+    let is_access = json.event.is_none_or(|event| event.0 == "access");
+    let (Some(Text(method)), Some(Text(target)), true) = (json.method, json.path, is_access) else {
+        return Err(NoRecord::Other);
+    };
+    let Text(at) = json.timestamp.ok_or(NoRecord::Bad("no timestamp"))?;
+    let Text(address) = json.address.ok_or(NoRecord::Bad("no address"))?;
+    let decision = json.decision.as_ref().map(|decision| &*decision.0);
+    let is_address = json.client_kind.is_some_and(|kind| kind.0 == "address");
+    let field = |(name, value): (Text<'_>, Text<'_>)| {
+        Some((HeaderName::try_from(&*name.0).ok()?, HeaderValue::try_from(&*value.0).ok()?))
     };
     Ok(Record {
         at: stamp::from_rfc3339(&at).ok_or(NoRecord::Bad("the timestamp is no RFC 3339"))?,
-        client: json.client_id.filter(|_| json.client_kind.as_deref() != Some("address")),
+        client: json.client_id.filter(|_| !is_address).map(|client| client.0),
         address: address.parse().map_err(|_| NoRecord::Bad("the address is none"))?,
         method,
         target,
-        host: json.host,
+        host: json.host.map(|host| host.0),
         trusted: decision == Some("whitelisted"),
         preflight: decision == Some("preflight"),
         factor: json.factor.unwrap_or(1.0),

@@ -1,6 +1,6 @@
 //! What a simulation found: who would be refused, by what, and when.
 
-use std::{collections::BTreeMap, fmt::Write};
+use std::{collections::BTreeMap, fmt::Write, time::Duration};
 
 use serde_json::{Value, json};
 
@@ -22,6 +22,8 @@ pub(super) struct Report<'a> {
     traffic: &'a Traffic,
     decided: u64,
     unavailable: u64,
+    /// Requests that wait, and the longest wait.
+    waited: (u64, Duration),
     /// By the number of the route and the place of the limit: refusals.
     limits: BTreeMap<(u16, usize), u64>,
     /// By number: refusals.
@@ -39,6 +41,7 @@ impl<'a> Report<'a> {
             traffic,
             decided: 0,
             unavailable: 0,
+            waited: (0, Duration::ZERO),
             limits: BTreeMap::new(),
             clients: vec![0; traffic.clients.len()],
             minutes: BTreeMap::new(),
@@ -51,7 +54,8 @@ impl<'a> Report<'a> {
         let minute = self.minutes.entry(arrival.at / MINUTE * MINUTE).or_default();
         minute.0 += 1;
         match outcome {
-            Outcome::Admitted => {}
+            Outcome::Admitted { wait } if wait.is_zero() => {}
+            Outcome::Admitted { wait } => self.waited = (self.waited.0 + 1, self.waited.1.max(wait)),
             Outcome::Unavailable => self.unavailable += 1,
             Outcome::Refused(place) => {
                 minute.1 += 1;
@@ -59,6 +63,11 @@ impl<'a> Report<'a> {
                 *self.limits.entry((arrival.route, place)).or_default() += 1;
             }
         }
+    }
+
+    /// Whether there was no room for a bucket.
+    pub(super) fn is_full(&self) -> bool {
+        self.unavailable > 0
     }
 
     /// The fewest refusals that are not fewer than a share of all decisions; at least one.
@@ -140,6 +149,8 @@ impl<'a> Report<'a> {
             "refused": refused,
             "share": share(refused, self.decided),
             "unavailable": self.unavailable,
+            "waited": self.waited.0,
+            "longest_wait_ms": u64::try_from(self.waited.1.as_millis()).unwrap_or(u64::MAX),
             "limits": limits.collect::<Vec<Value>>(),
             "clients": clients.collect::<Vec<Value>>(),
             "minutes": minutes.collect::<Vec<Value>>(),
@@ -180,6 +191,11 @@ impl<'a> Report<'a> {
         }
         for ((route, place), refused) in &self.limits {
             writeln!(text, "  by {}: {refused} ({})", self.name(*route, *place), percent(*refused, self.decided))?;
+        }
+        let (waited, longest) = self.waited;
+        if waited > 0 {
+            let share = percent(waited, self.decided);
+            writeln!(text, "made to wait: {waited} ({share}), for at most {:.3} s", longest.as_secs_f64())?;
         }
         self.write_clients(top, text)?;
         self.write_minutes(text)?;

@@ -2,11 +2,14 @@
 //!
 //! Varied are: of a token bucket, its capacity in whole tokens while its rate stays, and its rate, to a hundredth of itself,
 //! while its capacity stays; of a sliding window, its quota. A change is named only where it suffices, and the next smaller
-//! one that was tried does not. Another limit may refuse more for it: what passes one limit meets the next.
+//! one that was tried does not. Another limit may refuse more for it: what passes one limit meets the next. Tried are only the
+//! requests that a change can [concern](super::concerned).
+
+use std::{panic::resume_unwind, thread};
 
 use super::{
     course::{Outcome, run},
-    traffic::Traffic,
+    traffic::{Arrival, Traffic},
 };
 use crate::limiter::{
     Kind,
@@ -41,6 +44,8 @@ pub(super) struct Culprit<'a> {
 /// How much a limit may refuse.
 pub(super) struct Target<'a> {
     pub(super) traffic: &'a Traffic,
+    /// Those that a looser limit can concern.
+    pub(super) arrivals: Vec<Arrival>,
     pub(super) max_buckets: usize,
     /// The fewest refusals that are too many.
     pub(super) too_many: u64,
@@ -61,8 +66,10 @@ impl Target<'_> {
             Kind::Bucket(bucket) => {
                 let by_capacity = |capacity| Kind::Bucket(Bucket { capacity, ..bucket });
                 let by_rate = |rate| Kind::Bucket(Bucket { rate, ..bucket });
-                let capacity = self.smallest(culprit.id, bucket.capacity, |_| MICRO, by_capacity);
-                let rate = self.smallest(culprit.id, bucket.rate, |rate| (rate / 100).max(1), by_rate).map(rounded_up);
+                let (capacity, rate) = both(
+                    || self.smallest(culprit.id, bucket.capacity, |_| MICRO, by_capacity),
+                    || self.smallest(culprit.id, bucket.rate, |rate| (rate / 100).max(1), by_rate).map(rounded_up),
+                );
                 vec![
                     change("token_bucket.capacity", bucket.capacity, capacity),
                     change("token_bucket.refill_per_second", bucket.rate, rate),
@@ -101,7 +108,7 @@ impl Target<'_> {
     /// Whether limits of this id refuse few enough, were they of this kind.
     fn suffices(&self, id: &str, kind: Kind) -> bool {
         let mut refused = 0;
-        run(self.traffic, self.max_buckets, Some((id, kind)), |arrival, outcome| {
+        run(self.traffic, &self.arrivals, self.max_buckets, Some((id, kind)), |arrival, outcome| {
             if let Outcome::Refused(place) = outcome {
                 refused += u64::from(self.traffic.routes[usize::from(arrival.route)].slots[place].id == id);
             }
@@ -109,6 +116,14 @@ impl Target<'_> {
         });
         refused < self.too_many
     }
+}
+
+/// Does two things at once.
+fn both<T: Send>(one: impl FnOnce() -> T, other: impl FnOnce() -> T + Send) -> (T, T) {
+    thread::scope(|scope| {
+        let other = scope.spawn(other);
+        (one(), other.join().unwrap_or_else(|panic| resume_unwind(panic)))
+    })
 }
 
 /// A rate of three digits that is at least this one.

@@ -11,7 +11,7 @@ use std::{
 
 use super::record::{NoRecord, Record};
 use crate::{
-    config::Factor,
+    config::{Factor, WhenLimited},
     gate::{
         replay::{Replay, Slot, slots},
         route::Route,
@@ -48,6 +48,8 @@ pub(super) struct Traffic {
 pub(super) struct Way {
     pub(super) name: Arc<str>,
     pub(super) slots: Vec<Slot>,
+    /// How they wait; `None` refuses them.
+    pub(super) when_limited: Option<WhenLimited>,
 }
 
 /// One request that limits are asked about.
@@ -111,8 +113,11 @@ impl Traffic {
             Ok(asked) if asked.keys.is_empty() && !asked.route.limits.is_empty() => return self.is_unasked("whitelisted"),
             Ok(asked) => asked,
         };
-        let client = record.client.as_deref().map_or_else(|| record.address.to_string().into(), Arc::<str>::from);
-        let numbered = (u32::try_from(self.keys.len()), u32::try_from(self.lines), self.client(client, numbers));
+        let client = match record.client.as_deref() {
+            Some(name) => self.client(name, numbers),
+            None => self.client(&record.address.to_string(), numbers),
+        };
+        let numbered = (u32::try_from(self.keys.len()), u32::try_from(self.lines), client);
         let (Ok(first_key), Ok(line), Some(client), Some(route)) =
             (numbered.0, numbered.1, numbered.2, self.route(&asked.route, numbers))
         else {
@@ -124,11 +129,11 @@ impl Traffic {
         self.arrivals.push(Arrival { at: record.at, line, client, route, keys, first_key, factor });
     }
 
-    fn client(&mut self, name: Arc<str>, numbers: &mut Numbers) -> Option<u32> {
-        if let Some(number) = numbers.clients.get(&name) {
+    fn client(&mut self, name: &str, numbers: &mut Numbers) -> Option<u32> {
+        if let Some(number) = numbers.clients.get(name) {
             return Some(*number);
         }
-        let number = u32::try_from(self.clients.len()).ok()?;
+        let (name, number) = (Arc::<str>::from(name), u32::try_from(self.clients.len()).ok()?);
         self.clients.push(Arc::clone(&name));
         numbers.clients.insert(name, number);
         Some(number)
@@ -139,7 +144,8 @@ impl Traffic {
             return Some(*number);
         }
         let number = u16::try_from(self.routes.len()).ok()?;
-        self.routes.push(Way { name: Arc::clone(&route.name), slots: slots(route) });
+        let when_limited = route.pacing.as_ref().map(|policy| policy.configured);
+        self.routes.push(Way { name: Arc::clone(&route.name), slots: slots(route), when_limited });
         numbers.routes.insert(Arc::clone(&route.name), number);
         Some(number)
     }
