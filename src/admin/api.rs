@@ -75,10 +75,14 @@ pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
     const { &OPERATIONS }.iter().map(|(method, path, _)| (method.as_str(), *path))
 }
 
-/// Has every change stand among the metrics before it is first asked for.
+/// Has every change stand among the metrics before it is first asked for: how much a counter rose can be told only of one
+/// that was there before, and an alert watches for guesses.
 pub(super) fn announce(metrics: &Metrics) {
+    let results = [DONE, Code::Unauthorized.as_str(), Code::TooManyAttempts.as_str()];
     for (.., operation) in OPERATIONS.iter().filter(|(.., operation)| operation.is_write()) {
-        let _ = metrics.admin_writes.get_or_create(&WriteLabels { action: operation.name(), result: DONE });
+        for result in results {
+            let _ = metrics.admin_writes.get_or_create(&WriteLabels { action: operation.name(), result });
+        }
     }
 }
 

@@ -8,8 +8,8 @@ use std::{
 };
 
 use cxgate::config::{
-    ClientCertificates, Cooldown, Cors, Endpoint, Factor, Latency, LimitKind, MaxInFlight, Priority, Retry, WebSocket,
-    WhenLimited,
+    ClientCertificates, Cooldown, Cors, Endpoint, Factor, Latency, LimitKind, MaxInFlight, Mode, Priority, Retry, Route,
+    WebSocket, WhenLimited,
 };
 
 use crate::support::{
@@ -83,6 +83,9 @@ pub async fn exported() -> String {
         route.cors = Some(Cors { origins: vec!["*".to_owned()], credentials: false, max_age: idle_timeout });
         route.websocket =
             Some(WebSocket { sockets: 1, messages, costs: BTreeMap::new(), max_pause, idle_timeout, exact: true });
+        let tried =
+            Route { name: "tried".to_owned(), paths: vec!["/tried".to_owned()], mode: Mode::Shadow, ..route.clone() };
+        config.routes.push(tried);
     });
     get(gate.admin, "/metrics", &[]).await.text().to_owned()
 }

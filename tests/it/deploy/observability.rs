@@ -205,9 +205,9 @@ impl Exported {
             };
             known.extend(labels.keys().map(String::as_str));
             for (label, operator, value) in matchers {
-                let is_fixed = operator == "=" || operator == "!=";
+                let is_open = value.contains(['$', '*', '.', '+']);
                 let fits = match labels.get(label) {
-                    Some(values) => !is_fixed || values.contains(value),
+                    Some(values) => is_open || value.split('|').all(|value| values.contains(value)),
                     None => TARGET_LABELS.contains(&label.as_str()),
                 };
                 if !fits {
@@ -234,6 +234,7 @@ fn what_is_not_exported_is_found() {
         r#"cxgate_a_total{b="x"}"#,
         r#"cxgate_a_total{d!="x"}"#,
         r#"cxgate_a_total{x=~"c"}"#,
+        r#"cxgate_a_total{b=~"c|x"}"#,
         "sum by (x) (cxgate_a_total)",
         "sum by (b) (process_f)",
         "go_goroutines",
