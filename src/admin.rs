@@ -19,6 +19,7 @@ use tokio::time::Instant;
 pub mod access;
 pub mod answer;
 pub mod api;
+mod changes;
 pub mod dashboard;
 pub mod engine;
 pub mod read;

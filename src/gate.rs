@@ -14,6 +14,7 @@ use tokio::time::Instant;
 use tower::ServiceBuilder;
 
 pub mod access;
+pub mod amend;
 pub mod bad_request;
 pub mod call;
 pub mod client;
@@ -35,6 +36,7 @@ pub mod path;
 pub mod preflight;
 mod query;
 pub mod question;
+pub mod queues;
 pub mod quota;
 pub mod refusals;
 pub mod rejection;
@@ -63,6 +65,7 @@ use client::Identification;
 use cors::Grant;
 use forward::Forward;
 use headers::X_REQUEST_ID;
+use pacing::Pacing;
 use preflight::Preflights;
 use refusals::Refusals;
 use rejection::Rejection;
@@ -105,6 +108,7 @@ struct Desk {
     limiter: Arc<Limiter>,
     hasher: KeyHasher,
     whitelist: Whitelist,
+    pacing: Arc<Pacing>,
 }
 
 /// What the gate counts itself.
@@ -142,8 +146,8 @@ impl Gate {
         counters: Counters,
         access: Option<Arc<Access>>,
     ) -> Self {
-        let Throttle { limiter, hasher, .. } = stages.throttle.clone();
-        let desk = Desk { limiter, hasher, whitelist: stages.whitelist.clone() };
+        let Throttle { limiter, hasher, pacing, .. } = stages.throttle.clone();
+        let desk = Desk { limiter, hasher, whitelist: stages.whitelist.clone(), pacing };
         // The violation log is outermost, so that it sees every refusal; preflights come next, because they are no one's
         // requests; the whitelist stands before sockets and throttle, whose places and tokens trusted clients do not use; a
         // socket too many is refused before it is charged; only what the throttle admits is forwarded.

@@ -35,6 +35,7 @@ pub mod lease;
 mod limit;
 pub mod measured;
 pub mod memory;
+pub mod parameters;
 pub mod peek;
 pub mod places;
 pub mod queue;

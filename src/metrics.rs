@@ -158,6 +158,8 @@ metrics! {
     oauth_token_end: Family<CredentialsLabels, FloatGauge> = "oauth_token_end" in Unit::Seconds;
     /// Changes that operators asked for, by what and by what came of it.
     admin_writes: Family<WriteLabels, Counter> = "admin_writes";
+    /// Changes by operators that hold for a while, by kind.
+    amendments: Family<AmendmentLabels, Gauge> = "amendments";
     /// Whether the last reload of the configuration could be used (1); the start counts as one.
     config_last_reload_successful: Gauge = "config_last_reload_successful";
     /// Unix time at which the configuration in effect was read.
@@ -331,10 +333,17 @@ pub struct FetchLabels {
 /// Labels of a change that an operator asked for.
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
 pub struct WriteLabels {
-    /// `reset`, `trust`, `distrust`, `drain` or `reload`.
+    /// `reset`, `amend`, `restore`, `trust`, `distrust`, `suspend`, `resume`, `drain` or `reload`.
     pub action: &'static str,
     /// `done`, or the code of the refusal.
     pub result: &'static str,
+}
+
+/// Labels of changes that hold for a while.
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub struct AmendmentLabels {
+    /// `trust`, `suspension` or `limit`.
+    pub kind: &'static str,
 }
 
 /// Labels of a request that had to wait.

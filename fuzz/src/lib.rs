@@ -18,7 +18,7 @@ use cxgate::{
         quota::policy,
         websocket::frame::{Boundaries, Header, Sequence},
     },
-    limiter::key::KeyHasher,
+    limiter::{bucket::Bucket, key::KeyHasher},
     peer::Peer,
     upstream,
     wire::{
@@ -184,7 +184,7 @@ pub fn structured_fields(data: &[u8]) {
     let is_name = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
     let name: String = name.iter().filter(|byte| is_name(byte)).map(|byte| char::from(*byte)).collect();
     let bucket = TokenBucket { capacity: u32::from_le_bytes(*capacity).max(1), refill_per_second };
-    let field = policy([(name.as_str(), bucket.into())].into_iter()).expect("a policy");
+    let field = policy([(name.as_str(), Bucket::from(bucket).into())].into_iter()).expect("a policy");
     let item = field.to_str().expect("printable").strip_prefix(&format!("\"{name}\"")).expect("its name");
     let (quota, window) = item.strip_prefix(";q=").expect("a quota").split_once(";w=").expect("a window");
     // Integers of structured fields have at most fifteen digits (RFC 9651, section 3.3.1).

@@ -14,13 +14,13 @@ use super::{
     Admin, OPENAPI,
     access::Intent,
     answer::{Answer, Code, Refusal, json, text},
+    changes::{Change, KINDS},
     engine::Engine,
-    read::{self, Asked, Query, Reset, Trust},
+    read::{self, Asked, Query, Reset},
 };
 use crate::{
     body::RequestBody,
-    limiter::amendments::{AmendError, Amendment},
-    metrics::{Metrics, WriteLabels},
+    metrics::{AmendmentLabels, Metrics, WriteLabels},
 };
 
 /// What can be asked for.
@@ -33,9 +33,15 @@ enum Operation {
     Explain,
     Usage,
     Clients,
+    Amended,
+    Amend,
+    Restore,
     Trusted,
     Trust,
     Distrust,
+    Suspended,
+    Suspend,
+    Resume,
     Drain,
     Reload,
     Description,
@@ -43,7 +49,7 @@ enum Operation {
 }
 
 /// Method, path and what it asks for. `{…}` stands for one segment.
-const OPERATIONS: [(Method, &str, Operation); 14] = [
+const OPERATIONS: [(Method, &str, Operation); 20] = [
     (Method::GET, "/api/v1/status", Operation::Status),
     (Method::GET, "/api/v1/routes", Operation::Routes),
     (Method::GET, "/api/v1/keys", Operation::State),
@@ -51,9 +57,15 @@ const OPERATIONS: [(Method, &str, Operation); 14] = [
     (Method::POST, "/api/v1/explain", Operation::Explain),
     (Method::GET, "/api/v1/usage", Operation::Usage),
     (Method::GET, "/api/v1/clients", Operation::Clients),
+    (Method::GET, "/api/v1/limits", Operation::Amended),
+    (Method::POST, "/api/v1/limits", Operation::Amend),
+    (Method::DELETE, "/api/v1/limits/{route}/{limit}", Operation::Restore),
     (Method::GET, "/api/v1/whitelist", Operation::Trusted),
     (Method::POST, "/api/v1/whitelist", Operation::Trust),
     (Method::DELETE, "/api/v1/whitelist/{client}", Operation::Distrust),
+    (Method::GET, "/api/v1/suspensions", Operation::Suspended),
+    (Method::POST, "/api/v1/suspensions", Operation::Suspend),
+    (Method::DELETE, "/api/v1/suspensions/{client}", Operation::Resume),
     (Method::POST, "/api/v1/drain", Operation::Drain),
     (Method::POST, "/api/v1/reload", Operation::Reload),
     (Method::GET, "/api/v1/openapi.json", Operation::Description),
@@ -63,26 +75,22 @@ const OPERATIONS: [(Method, &str, Operation); 14] = [
 /// The result of a change that was made.
 const DONE: &str = "done";
 
-/// A change, as the audit tells of it.
-struct Change {
-    subject: String,
-    old: Value,
-    new: Value,
-}
-
 /// Every method and path.
 pub fn operations() -> impl Iterator<Item = (&'static str, &'static str)> {
     const { &OPERATIONS }.iter().map(|(method, path, _)| (method.as_str(), *path))
 }
 
-/// Has every change stand among the metrics before it is first asked for: how much a counter rose can be told only of one
-/// that was there before, and an alert watches for guesses.
+/// Has every change stand among the metrics before it is first asked for, or holds: how much a counter rose can be told only
+/// of one that was there before, and an alert watches for guesses.
 pub(super) fn announce(metrics: &Metrics) {
     let results = [DONE, Code::Unauthorized.as_str(), Code::TooManyAttempts.as_str()];
     for (.., operation) in OPERATIONS.iter().filter(|(.., operation)| operation.is_write()) {
         for result in results {
             let _ = metrics.admin_writes.get_or_create(&WriteLabels { action: operation.name(), result });
         }
+    }
+    for kind in KINDS {
+        let _ = metrics.amendments.get_or_create(&AmendmentLabels { kind });
     }
 }
 
@@ -144,7 +152,9 @@ impl<E: Engine> Admin<E> {
             Operation::State => inner.engine.state(&query(&["route", "limit", "value", "kind"])?.bucket()).await?,
             Operation::Usage => inner.engine.usage(&query(&["route", "limit", "cursor", "count"])?.page()?).await?,
             Operation::Clients => inner.clients(&query(&["order", "count"])?)?,
+            Operation::Amended => inner.engine.amended(),
             Operation::Trusted => inner.trusted(),
+            Operation::Suspended => inner.suspended(),
             Operation::Action => {
                 let mut bucket = query(&["route", "limit"])?.bucket();
                 bucket.values = segments.iter().map(|segment| read::segment(segment)).collect::<Result<_, _>>()?;
@@ -154,9 +164,15 @@ impl<E: Engine> Admin<E> {
                 let (peer, request) = read::body::<Asked>(request.into_body()).await?.request()?;
                 inner.engine.explain(peer, request).await
             }
-            Operation::Reset | Operation::Trust | Operation::Distrust | Operation::Drain | Operation::Reload => {
-                return Err(Refusal::not_found());
-            }
+            Operation::Reset
+            | Operation::Amend
+            | Operation::Restore
+            | Operation::Trust
+            | Operation::Distrust
+            | Operation::Suspend
+            | Operation::Resume
+            | Operation::Drain
+            | Operation::Reload => return Err(Refusal::not_found()),
         };
         Ok(json(StatusCode::OK, &body))
     }
@@ -176,23 +192,12 @@ impl<E: Engine> Admin<E> {
                 let new = inner.engine.state(&bucket).await.unwrap_or(Value::Null);
                 Ok(Change { subject, old, new })
             }
-            Operation::Trust => {
-                let trust = read::body::<Trust>(request.into_body()).await?;
-                let (client, lifetime) = (trust.client()?, trust.lifetime()?);
-                let old = inner.trust_in(&client);
-                let amendment = Amendment::Trust { client: client.clone(), networks: trust.networks };
-                inner.limiter.amend(&amendment, lifetime).await.map_err(not_amended)?;
-                Ok(Change { new: inner.trust_in(&client), subject: client, old })
-            }
-            Operation::Distrust => {
-                let client = read::client_name(&read::segment(segments.first().copied().unwrap_or_default())?)?;
-                let old = inner.trust_in(&client);
-                if old.is_null() {
-                    return Err(Refusal::new(Code::NotFound, "this client is not trusted for a while"));
-                }
-                inner.limiter.distrust(&client).await.map_err(not_amended)?;
-                Ok(Change { new: inner.trust_in(&client), subject: client, old })
-            }
+            Operation::Amend => inner.amend(read::body(request.into_body()).await?).await,
+            Operation::Restore => inner.restore(segments).await,
+            Operation::Trust => inner.trust(read::body(request.into_body()).await?).await,
+            Operation::Distrust => inner.distrust(segments).await,
+            Operation::Suspend => inner.suspend(read::body(request.into_body()).await?).await,
+            Operation::Resume => inner.resume(segments).await,
             Operation::Drain => {
                 let state = |leaving| json!(if leaving { "draining" } else { "serving" });
                 let old = state(inner.shutdown.is_leaving());
@@ -212,28 +217,24 @@ impl<E: Engine> Admin<E> {
 
 impl Operation {
     fn is_write(self) -> bool {
-        matches!(self, Self::Reset | Self::Trust | Self::Distrust | Self::Drain | Self::Reload)
+        self.name() != "read"
     }
 
     /// Stands in audit events and metrics.
     fn name(self) -> &'static str {
         match self {
             Self::Reset => "reset",
+            Self::Amend => "amend",
+            Self::Restore => "restore",
             Self::Trust => "trust",
             Self::Distrust => "distrust",
+            Self::Suspend => "suspend",
+            Self::Resume => "resume",
             Self::Drain => "drain",
             Self::Reload => "reload",
             _ => "read",
         }
     }
-}
-
-fn not_amended(error: AmendError) -> Refusal {
-    let code = match error {
-        AmendError::Full => Code::NoRoom,
-        AmendError::Store(_) => Code::StoreUnavailable,
-    };
-    Refusal::new(code, error.to_string())
 }
 
 /// The segments that stand for `{…}` of a template; `None` where the path is another.

@@ -1,6 +1,6 @@
 //! What the admin API asks of those who decide. `app` joins the two, so that neither knows the other.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 use hyper::Request;
 use serde_json::Value;
@@ -21,6 +21,26 @@ pub struct BucketName {
     pub kind: String,
 }
 
+/// Which limit is meant.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LimitName {
+    /// The route; may be left out where there is no other.
+    pub route: Option<String>,
+    /// The limit; the same.
+    pub limit: Option<String>,
+}
+
+/// How much there is to be of a limit. Of a bucket, what is left out stays as configured.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Amounts {
+    /// Tokens that a bucket holds.
+    pub capacity: Option<u32>,
+    /// Tokens that a bucket gains in a second.
+    pub refill_per_second: Option<f64>,
+    /// Tokens that may be taken in one window.
+    pub quota: Option<u32>,
+}
+
 /// Which part of a list is wanted.
 #[derive(Debug, Clone, Default)]
 pub struct Page {
@@ -34,8 +54,8 @@ pub struct Page {
     pub count: usize,
 }
 
-/// Knows routes, limits and buckets. Only [`reset`](Self::reset) and [`reload`](Self::reload) change anything. Answers are what
-/// [`openapi.json`](super::OPENAPI) says.
+/// Knows routes, limits and buckets. Only [`reset`](Self::reset), [`amend`](Self::amend), [`restore`](Self::restore) and
+/// [`reload`](Self::reload) change anything. Answers are what [`openapi.json`](super::OPENAPI) says.
 pub trait Engine: Send + Sync + 'static {
     /// All routes with their limits.
     fn routes(&self) -> Value;
@@ -51,6 +71,20 @@ pub trait Engine: Send + Sync + 'static {
 
     /// Fills a bucket, for all replicas; answers how it stood before.
     fn reset(&self, bucket: &BucketName) -> impl Future<Output = Result<Value, Refusal>> + Send;
+
+    /// The limits that have other parameters for a while.
+    fn amended(&self) -> Value;
+
+    /// Gives a limit other parameters for `lifetime`, for all replicas; answers those it had for a while before, and has now.
+    fn amend(
+        &self,
+        limit: &LimitName,
+        amounts: Amounts,
+        lifetime: Duration,
+    ) -> impl Future<Output = Result<(Value, Value), Refusal>> + Send;
+
+    /// Has a limit be again what is configured, for all replicas; answers what it had for a while.
+    fn restore(&self, limit: &LimitName) -> impl Future<Output = Result<Value, Refusal>> + Send;
 
     /// Which buckets of a limit are in use.
     fn usage(&self, page: &Page) -> impl Future<Output = Result<Value, Refusal>> + Send;

@@ -19,7 +19,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{
     answer::{Code, Refusal},
-    engine::{BucketName, Page},
+    engine::{Amounts, BucketName, LimitName, Page},
 };
 use crate::{
     body::RequestBody,
@@ -89,6 +89,34 @@ pub struct Trust {
     /// From where it is believed.
     #[serde(default)]
     pub networks: Vec<IpNet>,
+    /// For how long.
+    pub seconds: u64,
+}
+
+/// A limit that is to have other parameters for a while.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitChange {
+    #[serde(default)]
+    route: Option<String>,
+    #[serde(default)]
+    limit: Option<String>,
+    #[serde(default)]
+    capacity: Option<u32>,
+    #[serde(default)]
+    refill_per_second: Option<f64>,
+    #[serde(default)]
+    quota: Option<u32>,
+    /// For how long.
+    pub seconds: u64,
+}
+
+/// A client that the configuration trusts, and that is to be held to limits for a while.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Suspension {
+    /// What it is called.
+    pub client: String,
     /// For how long.
     pub seconds: u64,
 }
@@ -172,21 +200,27 @@ impl Reset {
     }
 }
 
-// === impl Trust ===
+// === impl LimitChange ===
 
-impl Trust {
-    /// The client as identities have it, in lower case.
-    pub fn client(&self) -> Result<String, Refusal> {
-        client_name(&self.client)
+impl LimitChange {
+    /// The limit it names.
+    pub fn name(&self) -> LimitName {
+        LimitName { route: self.route.clone(), limit: self.limit.clone() }
     }
 
-    /// For how long.
-    pub fn lifetime(&self) -> Result<Duration, Refusal> {
-        let most = LIFETIME_MAX.as_secs();
-        let seconds = Some(self.seconds).filter(|seconds| (1..=most).contains(seconds));
-        let expected = || Refusal::new(Code::BadRequest, format!("seconds: expected a whole number from 1 to {most}"));
-        seconds.map(Duration::from_secs).ok_or_else(expected)
+    /// How much there is to be of it.
+    pub fn wanted(&self) -> Amounts {
+        let Self { capacity, refill_per_second, quota, .. } = *self;
+        Amounts { capacity, refill_per_second, quota }
     }
+}
+
+/// For how long a change holds.
+pub fn lifetime(seconds: u64) -> Result<Duration, Refusal> {
+    let most = LIFETIME_MAX.as_secs();
+    let within = Some(seconds).filter(|seconds| (1..=most).contains(seconds));
+    let expected = || Refusal::new(Code::BadRequest, format!("seconds: expected a whole number from 1 to {most}"));
+    within.map(Duration::from_secs).ok_or_else(expected)
 }
 
 /// A client as identities have it, in lower case.

@@ -1,9 +1,8 @@
-//! What the API tells of this replica: how it is, whom it has seen, and whom operators trust for a while.
+//! What the API tells of this replica: how it is, and whom it has seen.
 
 use hyper::StatusCode;
 use prometheus_client::metrics::gauge::Gauge;
 use serde_json::{Map, Value, json};
-use tokio::time::Instant;
 
 use super::{
     Inner,
@@ -13,7 +12,7 @@ use super::{
 use crate::{
     clients::Seen,
     config::{Config, OnFailure},
-    limiter::{Status, amendments::Amendment, key::Key},
+    limiter::{Status, key::Key},
     metrics::{CredentialsLabels, SignalLabels, UpstreamLabels},
 };
 
@@ -24,6 +23,8 @@ pub(super) struct Facts {
     signals: Vec<String>,
     upstreams: Vec<(String, String)>,
     credentials: Vec<String>,
+    /// The names of clients that are trusted, in lower case.
+    pub(super) trusted: Vec<String>,
 }
 
 // === impl Facts ===
@@ -35,6 +36,7 @@ impl Facts {
             signals: config.load.keys().cloned().collect(),
             upstreams: config.upstreams.iter().map(|(name, upstream)| (name.clone(), upstream.url.to_string())).collect(),
             credentials: config.oauth.keys().cloned().collect(),
+            trusted: config.whitelist.iter().map(|entry| entry.client.to_ascii_lowercase()).collect(),
         }
     }
 }
@@ -85,7 +87,7 @@ impl<E> Inner<E> {
     }
 
     pub(super) fn status(&self) -> Value {
-        let Facts { revision, signals, upstreams, credentials } = &**self.facts.load();
+        let Facts { revision, signals, upstreams, credentials, .. } = &**self.facts.load();
         let metrics = &self.metrics;
         let load: Map<String, Value> = signals
             .iter()
@@ -120,6 +122,7 @@ impl<E> Inner<E> {
             "load": load,
             "upstreams": upstreams,
             "oauth": tokens,
+            "amendments": self.amendments(),
         })
     }
 
@@ -140,25 +143,6 @@ impl<E> Inner<E> {
     pub(super) fn most_refused(&self, count: usize) -> Value {
         list(&self.clients.most_refused(count))
     }
-
-    /// Whom operators trust for a while.
-    pub(super) fn trusted(&self) -> Value {
-        let amendments = self.limiter.amendments();
-        let trusted: Vec<Value> = amendments.holding(Instant::now()).filter_map(trust).collect();
-        json!({ "clients": trusted })
-    }
-
-    /// The same of one client; null where it is not trusted.
-    pub(super) fn trust_in(&self, wanted: &str) -> Value {
-        let amendments = self.limiter.amendments();
-        let found = amendments.holding(Instant::now()).filter_map(trust).find(|trust| trust["client"] == wanted);
-        found.unwrap_or(Value::Null)
-    }
-}
-
-fn trust((amendment, left): (&Amendment, std::time::Duration)) -> Option<Value> {
-    let Amendment::Trust { client, networks } = amendment else { return None };
-    Some(json!({ "client": client, "networks": networks, "seconds_left": left.as_secs() }))
 }
 
 fn list(seen: &[Seen]) -> Value {

@@ -1,6 +1,6 @@
 //! Introduces those who decide to the admin API.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use hyper::Request;
 use serde::Serialize;
@@ -10,11 +10,14 @@ use super::reload::{Current, ReloadError, Reloaded, Reloads};
 use crate::{
     admin::{
         answer::{Code, Refusal},
-        engine::{BucketName, Engine, Page},
+        engine::{Amounts, BucketName, Engine, LimitName, Page},
     },
     body::RequestBody,
     clients::Clients,
-    gate::desk::{State, Unknown, Which},
+    gate::{
+        amend::{Unamended, Wanted},
+        desk::{State, Unknown, Which},
+    },
     peer::Peer,
 };
 
@@ -56,6 +59,24 @@ impl Engine for Desk {
         before.map(|state| value(&state)).map_err(|unknown| refusal(&unknown))
     }
 
+    fn amended(&self) -> Value {
+        json!({ "limits": value(&self.current.load().gate.amended()) })
+    }
+
+    async fn amend(&self, limit: &LimitName, amounts: Amounts, lifetime: Duration) -> Result<(Value, Value), Refusal> {
+        let which = Which { route: limit.route.as_deref(), limit: limit.limit.as_deref() };
+        let Amounts { capacity, refill_per_second, quota } = amounts;
+        let wanted = Wanted { capacity, refill_per_second, quota };
+        let (old, new) = self.current.load_full().gate.amend(which, wanted, lifetime).await?;
+        Ok((value(&old), value(&new)))
+    }
+
+    async fn restore(&self, limit: &LimitName) -> Result<Value, Refusal> {
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        let old = self.current.load_full().gate.restore(&name(&limit.route), &name(&limit.limit)).await?;
+        Ok(value(&old))
+    }
+
     async fn usage(&self, page: &Page) -> Result<Value, Refusal> {
         let which = Which { route: page.route.as_deref(), limit: page.limit.as_deref() };
         let usage = self.current.load_full().gate.usage(which, &self.clients, page.cursor, page.count).await;
@@ -81,6 +102,17 @@ impl From<ReloadError> for Refusal {
             ReloadError::Invalid(_) | ReloadError::Unusable(_) | ReloadError::Broken => Code::ConfigInvalid,
         };
         Self::new(code, error.to_string())
+    }
+}
+
+impl From<Unamended> for Refusal {
+    fn from(unamended: Unamended) -> Self {
+        match unamended {
+            Unamended::Unknown(unknown) => refusal(&unknown),
+            Unamended::Unfit(reason) => Self::new(Code::BadRequest, reason),
+            Unamended::Unchanged => Self::new(Code::NotFound, "the limit has no other parameters than are configured"),
+            Unamended::Record(error) => error.into(),
+        }
     }
 }
 

@@ -3,7 +3,8 @@
 //! Promised: a part that is made of the same configuration as before, the content of the files it names included, is the same
 //! part after a reload: an upstream keeps its connections, credentials keep their token. What is held by requests in flight
 //! lives until they have their answer.
-//! Not promised: that what a route itself keeps, such as its budget of retries, outlives a reload.
+//! Not promised: that what a route itself keeps, such as its budget of retries, outlives a reload; who waits and who is under
+//! way does.
 
 use std::{
     collections::BTreeMap,
@@ -24,6 +25,7 @@ use crate::{
         Gate,
         access::Access,
         flood::Floods,
+        queues::Queues,
         setup::{self, Neighbours},
     },
     limiter::{Limiter, measured::Measured},
@@ -40,6 +42,7 @@ pub(super) struct Lasting {
     pub(super) clients: Arc<Clients>,
     pub(super) floods: Arc<Floods>,
     pub(super) access: Option<Arc<Access>>,
+    queues: Arc<Queues>,
     polling: Polling,
     /// Ends the data plane.
     pub(super) shutdown: Shutdown,
@@ -97,6 +100,7 @@ impl Lasting {
         });
         Self {
             polling: Polling::new(Arc::clone(&limiter), shutdown.clone()),
+            queues: Arc::new(Queues::new(Arc::clone(&limiter), shutdown.clone())),
             limiter,
             metrics,
             clients: Arc::default(),
@@ -190,7 +194,7 @@ impl<R, P> Made<R, P> {
 impl Generation {
     /// Begins to run what is new among `parts`, and joins them.
     pub(super) fn begin(config: Config, mut parts: Parts, lasting: &Lasting) -> Self {
-        let Lasting { limiter, metrics, clients, floods, access, polling, shutdown, background } = lasting;
+        let Lasting { limiter, metrics, clients, floods, access, queues, polling, shutdown, background } = lasting;
         polling.adopt(std::mem::take(&mut parts.sources), scales(&config), metrics);
         for made in parts.credentials.values() {
             let (credentials, stop) = (Arc::clone(&made.part), background.clone());
@@ -208,6 +212,7 @@ impl Generation {
             measured: self::parts(&parts.measured),
             floods: Arc::clone(floods),
             clients: Arc::clone(clients),
+            queues: Arc::clone(queues),
             shutdown: shutdown.clone(),
             access: access.clone(),
         };

@@ -3,7 +3,7 @@
 //! Promised: one reload at a time, in the order they are asked for. A configuration with a mistake in it changes nothing, and
 //! is told of with every mistake. New requests meet the new configuration; those in flight and open sockets end under the one
 //! they began with, and open connections keep the caps they were accepted under. Counters go on; buckets are kept, because
-//! their names are. Keys that need a restart keep their value and are named ([`Held`]). While the daemon leaves, nothing is
+//! their names are, and so is who waits for them, and how many are under way on a route that bounds that. Keys that need a restart keep their value and are named ([`Held`]). While the daemon leaves, nothing is
 //! reloaded.
 //! Not promised: that the series of a route that is gone end; they stay as they are until the restart.
 

@@ -7,6 +7,7 @@ use crate::{
     config::Config,
     gate::{
         flood::Floods,
+        queues::Queues,
         replay::Replay,
         setup::{self, Neighbours},
     },
@@ -30,8 +31,10 @@ pub fn replay(mut config: Config) -> Result<Replay, StartError> {
     let (metrics, shutdown) = (Metrics::default(), Shutdown::default());
     let upstreams = Parts::make(&config, None, &metrics)?.upstreams();
     let limiter = Limiter::start(&config.store, &metrics, &shutdown);
+    let limiter = Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?);
     let neighbours = Neighbours {
-        limiter: Arc::new(limiter.map_err(|cause| StartError::client("store", cause))?),
+        queues: Arc::new(Queues::new(Arc::clone(&limiter), shutdown.clone())),
+        limiter,
         upstreams,
         credentials: BTreeMap::new(),
         measured: BTreeMap::new(),

@@ -61,6 +61,9 @@ impl Factor {
     /// Real time.
     pub const ONE: Self = Self(1_000_000);
 
+    /// The slowest there is.
+    pub const MIN: Self = Self(1);
+
     /// A factor rounded to a millionth; `None` outside the bounds or where it is no number.
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the range is checked first")]
     pub fn new(factor: f64) -> Option<Self> {

@@ -21,7 +21,7 @@ use crate::{
     body::RequestBody,
     config::Dimension,
     limiter::{
-        Charge, Terms,
+        Charge, Limiter, Terms,
         key::{Key, KeyHasher, KeyParts},
     },
     peer::Peer,
@@ -69,14 +69,26 @@ impl Call {
         self.key_of(limit, &limit.id, &limit.per, hasher)
     }
 
-    /// The tenants that its limits follow; none where it is exempt.
-    pub fn tenants(&self, hasher: &KeyHasher) -> Result<Tenants, BadRequest> {
-        let mut tenants = Tenants::default();
+    /// The tenants that its limits follow, and what operators changed of these; none where it is exempt.
+    pub fn tenants(&self, hasher: &KeyHasher, limiter: &Limiter) -> Result<Tenants, BadRequest> {
+        self.adapt(Tenants::default(), hasher, limiter)
+    }
+
+    /// The same where it is only asked about: nobody takes note of its tenants.
+    pub fn foreseen_tenants(&self, hasher: &KeyHasher, limiter: &Limiter) -> Result<Tenants, BadRequest> {
+        self.adapt(Tenants::unnoted(), hasher, limiter)
+    }
+
+    fn adapt(&self, mut tenants: Tenants, hasher: &KeyHasher, limiter: &Limiter) -> Result<Tenants, BadRequest> {
+        let amendments = limiter.amendments();
         for (place, limit) in self.route.limits.iter().enumerate().filter(|_| !self.exempt) {
+            let amended = limit.amended(&amendments, self.received).map(|(limit, _)| limit);
             if let Some(follows) = &limit.follows {
                 // By the first of the values that the limit counts by, alone.
                 let key = self.key_of(limit, &follows.id, &limit.per[..1], hasher)?;
-                tenants.add(place, &limit.limit, follows, key);
+                tenants.add(place, amended.as_ref().unwrap_or(&limit.limit), follows, key);
+            } else if let Some(amended) = amended {
+                tenants.put(place, amended);
             }
         }
         Ok(tenants)

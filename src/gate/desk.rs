@@ -4,10 +4,12 @@
 //! requests with these values are charged to. What is told of how buckets stand is true at one moment, by the store's clock.
 //! Not promised: the names of buckets that this replica has not seen: the store holds their hashes alone.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use arrayvec::ArrayVec;
-use serde::Serialize;
+use tokio::time::Instant;
+
+mod facts;
 
 use super::{
     Gate,
@@ -17,118 +19,18 @@ use super::{
 };
 use crate::{
     clients::{Clients, Seen},
-    config::Mode,
     limiter::{
-        Charge, Kind, Limit, MAX_CHARGES, Standing, Terms,
+        Charge, Limit, MAX_CHARGES, Terms,
         amendments::AmendError,
-        bucket::MICRO,
         key::Key,
         peek::{Outlook, Teller},
     },
 };
 
-/// A limit of a route.
-#[derive(Debug, Clone, Serialize)]
-pub struct LimitFacts {
-    /// Its name.
-    pub limit: Arc<str>,
-    /// One bucket for each combination of these.
-    pub per: Vec<String>,
-    /// What one request takes, in tokens.
-    pub cost: f64,
-    /// Its parameters.
-    #[serde(flatten)]
-    pub quota: Quota,
-    /// The load signals that scale its refill; absent where none does.
-    pub scale: Option<String>,
-}
-
-/// How much there is of a limit.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Quota {
-    /// Which arithmetic it follows.
-    pub kind: &'static str,
-    /// The most there is, in tokens.
-    pub capacity: f64,
-    /// What comes back in a second at factor 1, in tokens.
-    pub refill_per_second: f64,
-    /// The seconds in which all of it comes back at factor 1, rounded up.
-    pub window_seconds: u64,
-}
-
-/// A route and its limits.
-#[derive(Debug, Clone, Serialize)]
-pub struct RouteFacts {
-    /// Its name.
-    pub route: Arc<str>,
-    /// Whether what is decided also holds.
-    pub mode: Mode,
-    /// All must admit a request.
-    pub limits: Vec<LimitFacts>,
-}
-
-/// How a bucket stands.
-#[derive(Debug, Clone, Serialize)]
-pub struct BucketFacts {
-    /// Its name in the store.
-    pub key: String,
-    /// What it holds, in tokens.
-    pub tokens: f64,
-    /// What it lacks, in whole tokens.
-    pub used: u64,
-    /// The most it holds, in tokens.
-    pub capacity: f64,
-    /// How fast it refills, as a share of what is configured.
-    pub factor: f64,
-    /// Whether one more request fits.
-    pub fits: bool,
-    /// Seconds until one more fits, as long as nothing else comes; 0 where it does.
-    pub fits_in_seconds: f64,
-}
-
-/// A bucket with its limit.
-#[derive(Debug, Clone, Serialize)]
-pub struct State {
-    /// The route.
-    pub route: Arc<str>,
-    /// The limit.
-    #[serde(flatten)]
-    pub limit: LimitFacts,
-    /// Who says how it stands.
-    pub by: &'static str,
-    /// How it stands.
-    pub bucket: BucketFacts,
-}
-
-/// Buckets of one limit that this replica has seen lately.
-#[derive(Debug, Clone, Serialize)]
-pub struct Usage {
-    /// The route.
-    pub route: Arc<str>,
-    /// The limit.
-    pub limit: Arc<str>,
-    /// Those that are not full, by key.
-    pub buckets: Vec<Used>,
-    /// Where the next page begins; absent on the last.
-    pub cursor: Option<String>,
-}
-
-/// A bucket and who it belongs to.
-#[derive(Debug, Clone, Serialize)]
-pub struct Used {
-    /// What its client is called, as configured.
-    pub name: Arc<str>,
-    /// Requests a second, lately, at this replica.
-    pub per_second: f64,
-    /// Those that were refused.
-    pub refused_per_second: f64,
-    /// How it stands.
-    #[serde(flatten)]
-    pub bucket: BucketFacts,
-}
+pub use facts::{Amended, BucketFacts, LimitFacts, Quota, RouteFacts, State, Usage, Used, ends_at, tokens};
 
 /// Why a question has no answer.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Unknown {
     /// No route, or no limit of it, is called so; these there are.
     Limit(Vec<String>),
@@ -150,8 +52,8 @@ pub struct Which<'a> {
 }
 
 /// A limit that was found.
-struct Found {
-    route: Arc<Route>,
+pub(super) struct Found {
+    pub(super) route: Arc<Route>,
     place: usize,
 }
 
@@ -160,10 +62,11 @@ struct Found {
 impl Gate {
     /// All routes, in the order of the file.
     pub fn route_facts(&self) -> Vec<RouteFacts> {
+        let (amendments, now) = (self.0.desk.limiter.amendments(), Instant::now());
         let facts = |route: &Arc<Route>| RouteFacts {
             route: Arc::clone(&route.name),
             mode: route.mode,
-            limits: route.limits.iter().map(LimitFacts::of).collect(),
+            limits: route.limits.iter().map(|limit| LimitFacts::of(limit, &amendments, now)).collect(),
         };
         self.0.routes.routes().iter().map(facts).collect()
     }
@@ -224,14 +127,14 @@ impl Gate {
         let limit = found.limit();
         let mut buckets = Vec::new();
         for page in seen.chunks(MAX_CHARGES) {
-            let limits: Vec<Limit> = page.iter().map(|seen| limit.of_tenant(seen.tenant.map(Key))).collect();
+            let limits: Vec<Limit> = page.iter().map(|seen| self.in_force(limit, seen.tenant.map(Key))).collect();
             let charge =
                 |(seen, of): (&Seen, _)| Charge { limit: of, key: Key(seen.id), cost: limit.cost, terms: Terms::Take };
             let charges: ArrayVec<Charge<'_>, MAX_CHARGES> = page.iter().zip(&limits).map(charge).collect();
             let (standings, _) = told(self.0.desk.limiter.peek(&charges).await)?;
             for ((seen, charge), standing) in page.iter().zip(&charges).zip(&standings) {
                 let bucket = BucketFacts::of(charge, standing);
-                if limit.limit.taken(standing, limit.cost) > 0 {
+                if charge.limit.taken(standing, limit.cost) > 0 {
                     let (name, per_second, refused_per_second) =
                         (Arc::clone(&seen.name), seen.per_second, seen.refused_per_second);
                     buckets.push(Used { name, per_second, refused_per_second, bucket });
@@ -245,7 +148,8 @@ impl Gate {
         let charge = Charge { limit, key, cost: found.limit().cost, terms: Terms::Take };
         let (standings, by) = told(self.0.desk.limiter.peek(&[charge]).await)?;
         let bucket = standings.first().map(|standing| BucketFacts::of(&charge, standing)).ok_or(Unknown::Store)?;
-        Ok(State { route: Arc::clone(&found.route.name), limit: LimitFacts::of(found.limit()), by: by.as_str(), bucket })
+        let limit = LimitFacts::of(found.limit(), &self.0.desk.limiter.amendments(), Instant::now());
+        Ok(State { route: Arc::clone(&found.route.name), limit, by: by.as_str(), bucket })
     }
 
     /// The bucket that is called so, and the limit as it is for it.
@@ -256,10 +160,18 @@ impl Gate {
         let key = named.key(route, limit);
         let key = key.ok_or_else(|| Unknown::Values(dimensions(limit).map(ToString::to_string).collect()))?;
         let tenant = limit.follows.as_ref().and_then(|follows| named.tenant(route, limit, follows));
-        Ok((key, limit.of_tenant(tenant)))
+        Ok((key, self.in_force(limit, tenant)))
     }
 
-    fn only(&self, which: Which<'_>) -> Result<Found, Unknown> {
+    /// The limit as it is now, and for a tenant, where it follows a signal that is measured for each.
+    fn in_force(&self, limit: &RouteLimit, tenant: Option<Key>) -> Limit {
+        let scale = limit.follows.as_ref().zip(tenant).map(|(follows, tenant)| follows.signal.scale(tenant));
+        let amended = limit.amended(&self.0.desk.limiter.amendments(), Instant::now());
+        let limit = amended.map_or_else(|| limit.limit.clone(), |(limit, _)| limit);
+        Limit { scale: scale.or_else(|| limit.scale.clone()), ..limit }
+    }
+
+    pub(super) fn only(&self, which: Which<'_>) -> Result<Found, Unknown> {
         let mut found = self.all(which, |_| true);
         match found.len() {
             0 => Err(Unknown::Limit(names(&self.all(Which::default(), |_| true)))),
@@ -268,7 +180,7 @@ impl Gate {
         }
     }
 
-    fn all(&self, which: Which<'_>, fits: impl Fn(&RouteLimit) -> bool) -> Vec<Found> {
+    pub(super) fn all(&self, which: Which<'_>, fits: impl Fn(&RouteLimit) -> bool) -> Vec<Found> {
         let routes = self.0.routes.routes().iter().filter(|route| which.route.is_none_or(|wanted| *wanted == *route.name));
         let limits = routes.flat_map(|route| {
             let limits = route.limits.iter().enumerate();
@@ -282,7 +194,7 @@ impl Gate {
 // === impl Found ===
 
 impl Found {
-    fn limit(&self) -> &RouteLimit {
+    pub(super) fn limit(&self) -> &RouteLimit {
         &self.route.limits[self.place]
     }
 }
@@ -296,74 +208,6 @@ fn told(outlook: Outlook) -> Result<(crate::limiter::Standings, Teller), Unknown
         Outlook::Standings { standings, by } => Ok((standings, by)),
         Outlook::Unlimited | Outlook::Unavailable => Err(Unknown::Store),
     }
-}
-
-// === impl RouteLimit ===
-
-impl RouteLimit {
-    /// The limit as it is for a tenant, where it follows a signal that is measured for each.
-    fn of_tenant(&self, tenant: Option<Key>) -> Limit {
-        let scale = self.follows.as_ref().zip(tenant).map(|(follows, tenant)| follows.signal.scale(tenant));
-        let limit = self.limit.clone();
-        Limit { scale: scale.or_else(|| limit.scale.clone()), ..limit }
-    }
-}
-
-// === impl facts ===
-
-impl LimitFacts {
-    /// The facts of a limit.
-    pub fn of(limit: &RouteLimit) -> Self {
-        Self {
-            limit: Arc::clone(&limit.name),
-            per: limit.per.iter().map(ToString::to_string).collect(),
-            cost: tokens(limit.cost),
-            quota: Quota::of(&limit.limit),
-            scale: limit.limit.scale.as_ref().map(ToString::to_string),
-        }
-    }
-}
-
-impl Quota {
-    fn of(limit: &Limit) -> Self {
-        match limit.kind {
-            Kind::Bucket(bucket) => Self {
-                kind: "token_bucket",
-                capacity: tokens(bucket.capacity),
-                refill_per_second: tokens(bucket.rate),
-                window_seconds: bucket.capacity.div_ceil(bucket.rate.max(1)),
-            },
-            Kind::Window(window) => Self {
-                kind: "sliding_window",
-                capacity: tokens(window.quota),
-                refill_per_second: tokens(window.quota) / tokens(window.length.max(1)),
-                window_seconds: window.length.div_ceil(MICRO),
-            },
-        }
-    }
-}
-
-impl BucketFacts {
-    /// The facts of the bucket of a charge.
-    pub fn of(charge: &Charge<'_>, standing: &Standing) -> Self {
-        let capacity = charge.limit.kind.most();
-        let wait = charge.limit.wait(standing, charge.cost);
-        Self {
-            key: charge.key.to_string(),
-            tokens: tokens(standing.tokens),
-            used: charge.limit.taken(standing, charge.cost).div_ceil(MICRO),
-            capacity: tokens(capacity),
-            factor: f64::from(standing.factor.millionths()) / 1e6,
-            fits: wait == Duration::ZERO,
-            fits_in_seconds: wait.as_secs_f64(),
-        }
-    }
-}
-
-/// Micro-tokens as tokens.
-#[expect(clippy::cast_precision_loss, reason = "10¹² and less is exact, and a pause's bucket is shown, not computed with")]
-pub fn tokens(micro: u64) -> f64 {
-    micro as f64 / 1e6
 }
 
 // === impl Unknown ===

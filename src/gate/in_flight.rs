@@ -1,7 +1,8 @@
 //! How many requests of a route may be under way at once, of all clients together and of each: from before the limits are asked
 //! until the answer's body has ended or was dropped.
 //!
-//! Promised: never more than that in this process. Where the route has requests wait, those that are too many wait in its queue:
+//! Promised: never more than that in this process, whatever is reloaded; where a reload allows fewer than are under way, no
+//! other goes until they are. Where the route has requests wait, those that are too many wait in its queue:
 //! clients take turns, one request each, and a client's own go in the order in which they came; whoever has as many under way as
 //! it may holds nobody else up. A place that becomes free goes to whoever is next, at once. Whoever goes away leaves the queue.
 //! The queue is bounded by the route's `queue`, and a wait by its `wait`, with what the limits then add. A place is taken before
@@ -15,6 +16,7 @@ use std::{
 };
 
 use prometheus_client::metrics::gauge::Gauge;
+use serde::Serialize;
 use tokio::{
     sync::oneshot,
     time::{Instant, timeout_at},
@@ -26,12 +28,28 @@ use crate::{config::MaxInFlight, limiter::key::Key};
 /// How long to stay away where too many are under way: when one of them ends, nobody can say.
 pub const RETRY_AFTER_SECONDS: u64 = 1;
 
-/// The places of a route.
+/// The places of a route. Cheap to clone.
+#[derive(Clone)]
 pub struct Places(Arc<Shared>);
 
 struct Shared {
     under_way: Gauge,
     line: Mutex<Line<oneshot::Sender<Place>>>,
+}
+
+/// How many are under way, and what becomes of one more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Outlook {
+    /// Requests of the route.
+    pub under_way: u32,
+    /// The most there may be of them.
+    pub most: u32,
+    /// Those of the client.
+    pub client_under_way: u32,
+    /// The most there may be of those.
+    pub client_most: u32,
+    /// Whether one more has a place at once.
+    pub fits: bool,
 }
 
 /// One request's place; free when dropped.
@@ -85,6 +103,29 @@ impl Places {
     /// None taken; `under_way` shows how many are.
     pub fn new(most: MaxInFlight, under_way: Gauge) -> Self {
         Self(Arc::new(Shared { under_way, line: Mutex::new(Line::new(most)) }))
+    }
+
+    /// From now on there are so many. Whoever then may go, goes; whoever is under way beyond it ends as it would.
+    pub fn allow(&self, most: MaxInFlight) {
+        let called = self.0.lock().allow(most);
+        for (client, call) in called {
+            // Whoever has gone meanwhile drops its place, which is then the next one's.
+            let _ = call.send(Place::new(&self.0, client));
+        }
+    }
+
+    /// Whether anybody else knows them: a route, or whoever is under way.
+    pub fn are_in_use(&self) -> bool {
+        Arc::strong_count(&self.0) > 1
+    }
+
+    /// What would become of a request of `client`.
+    pub fn foresee(&self, client: Key) -> Outlook {
+        let line = self.0.lock();
+        let client_under_way = line.clients.get(&client).map_or(0, |own| own.under_way);
+        let MaxInFlight { route: most, client: client_most } = line.most;
+        let fits = line.fits(client_under_way);
+        Outlook { under_way: line.under_way, most, client_under_way, client_most, fits }
     }
 
     /// A place for a request of `client`: now, or where there is a `policy` for waiting, once it is its turn, until then.
@@ -177,13 +218,17 @@ impl<W> Line<W> {
 
     /// Counts one more request under way, where there is a place for it. Whoever could go already has, so nobody is overtaken.
     fn enter(&mut self, client: Key) -> bool {
-        let own = self.clients.get(&client).map_or(0, |own| own.under_way);
-        let fits = self.under_way < self.most.route && own < self.most.client;
+        let fits = self.fits(self.clients.get(&client).map_or(0, |own| own.under_way));
         if fits {
             self.under_way += 1;
             self.clients.entry(client).or_default().under_way += 1;
         }
         fits
+    }
+
+    /// Whether there is a place for one more of a client that has so many under way.
+    fn fits(&self, own: u32) -> bool {
+        self.under_way < self.most.route && own < self.most.client
     }
 
     /// Takes in a waiter that could not enter; answers its number.
@@ -212,12 +257,39 @@ impl<W> Line<W> {
     fn end(&mut self, client: Key) -> Option<(Key, W)> {
         self.under_way -= 1;
         if let Some(own) = self.clients.get_mut(&client) {
-            if own.under_way == self.most.client && !own.waiting.is_empty() {
+            own.under_way -= 1;
+            if own.under_way + 1 == self.most.client && !own.waiting.is_empty() {
                 self.turns.push_back(client);
             }
-            own.under_way -= 1;
         }
         self.forget(client);
+        self.call()
+    }
+
+    /// There may be so many under way from now on; counts a place for each waiter that may go, and answers those.
+    fn allow(&mut self, most: MaxInFlight) -> Vec<(Key, W)> {
+        if most == self.most {
+            return Vec::new();
+        }
+        self.most = most;
+        let has_turn = |own: &Own<W>| own.under_way < most.client && !own.waiting.is_empty();
+        self.turns.retain(|client| self.clients.get(client).is_some_and(has_turn));
+        let mut others: Vec<(u64, Key)> = self
+            .clients
+            .iter()
+            .filter(|(client, own)| has_turn(own) && !self.turns.contains(client))
+            .filter_map(|(client, own)| Some((own.waiting.front()?.0, *client)))
+            .collect();
+        others.sort_unstable_by_key(|(number, _)| *number);
+        self.turns.extend(others.into_iter().map(|(_, client)| client));
+        std::iter::from_fn(|| self.call()).collect()
+    }
+
+    /// Counts a place for the waiter whose turn it is, where there is one, and answers that one.
+    fn call(&mut self) -> Option<(Key, W)> {
+        if self.under_way >= self.most.route {
+            return None;
+        }
         let next = self.turns.pop_front()?;
         let own = self.clients.get_mut(&next)?;
         let (_, waiter) = own.waiting.pop_front()?;
@@ -273,6 +345,24 @@ mod tests {
         assert_eq!(line.end(a).map(|(_, waiter)| waiter), Some("a1"));
         assert_eq!(line.end(b).map(|(_, waiter)| waiter), Some("a2"));
         assert_eq!((line.end(a), line.end(a), line.end(c)), (None, None, None));
+        assert!(line.clients.is_empty() && line.turns.is_empty() && line.under_way == 0);
+    }
+
+    #[test]
+    fn more_places_are_taken_at_once_and_fewer_as_requests_end() {
+        let ([a, b, c], mut line) = (["a", "b", "c"].map(client), line(2, 1));
+        assert!(line.enter(a) && line.enter(b));
+        for (client, waiter) in [(a, "a1"), (c, "c1"), (b, "b1"), (a, "a2")] {
+            line.join(client, waiter);
+        }
+        let most = |route, client| MaxInFlight { route, client };
+        assert_eq!(line.allow(most(2, 1)), []);
+        assert_eq!(line.allow(most(4, 2)), [(c, "c1"), (a, "a1")], "c had its turn already, a has waited longer than b");
+        assert_eq!(line.allow(most(2, 1)), []);
+        assert_eq!((line.end(a), line.end(c)), (None, None), "two are under way still");
+        assert_eq!((line.end(b), line.end(b)), (Some((b, "b1")), None), "a has all it may");
+        assert_eq!(line.end(a), Some((a, "a2")));
+        assert_eq!(line.end(a), None);
         assert!(line.clients.is_empty() && line.turns.is_empty() && line.under_way == 0);
     }
 

@@ -3,9 +3,17 @@
 use std::sync::Arc;
 
 use prometheus_client::metrics::counter::Counter;
+use tokio::time::Instant;
 
 use super::tenant::Follows;
-use crate::{clients::Sketch, config::Dimension, limiter::Limit};
+use crate::{
+    clients::Sketch,
+    config::Dimension,
+    limiter::{
+        Limit,
+        amendments::{Amendments, Change},
+    },
+};
 
 /// A limit as one route applies it.
 pub struct RouteLimit {
@@ -15,7 +23,7 @@ pub struct RouteLimit {
     pub id: String,
     /// One bucket for each combination of these.
     pub per: Vec<Dimension>,
-    /// What the limiter holds to.
+    /// What the limiter holds to, unless operators [changed](Self::amended) it for a while.
     pub limit: Limit,
     /// What one request takes, in micro-tokens.
     pub cost: u64,
@@ -29,4 +37,15 @@ pub struct RouteLimit {
     pub refused: Counter,
     /// Who asks it most.
     pub seen: Arc<Sketch>,
+}
+
+// === impl RouteLimit ===
+
+impl RouteLimit {
+    /// What the limiter holds to at `now`, where that is not what is configured. A change that does not fit the limit, which
+    /// a reload may have made another, changes nothing.
+    pub fn amended(&self, amendments: &Amendments, now: Instant) -> Option<(Limit, Change)> {
+        let change = amendments.change(&self.id, now)?;
+        Some((self.limit.with(change.parameters, self.cost)?, *change))
+    }
 }

@@ -111,6 +111,33 @@ impl Pacing {
         }
     }
 
+    /// When a request of `client` would go whose buckets stand so: at once, later, or not before `until` (`None`).
+    pub fn foresee(
+        &self,
+        policy: &Policy,
+        charges: &[Charge<'_>],
+        standings: &[Standing],
+        client: Key,
+        until: Instant,
+    ) -> Option<Duration> {
+        let (now, class) = (Instant::now(), policy.configured.priority);
+        let wait = |(charge, standing): (&Charge<'_>, &Standing)| charge.limit.wait(standing, charge.cost);
+        let wait = charges.iter().zip(standings).map(wait).max().unwrap_or_default();
+        let lines = self.lock();
+        let open = lines.get(&charges.iter().filter_map(line_part).collect::<LineKey>());
+        let has_spare = policy.has_room() && open.is_some_and(|open| open.line.next_spare().is_some_and(|due| due <= until));
+        let is_free = open.is_none_or(|open| open.line.waiting() == 0);
+        if wait.is_zero() && is_free && !has_spare {
+            return Some(wait);
+        }
+        let own = now + wait;
+        if !policy.has_room() || (!has_spare && own > until) {
+            return None;
+        }
+        let turn = open.and_then(|open| open.line.turn(client, class, (!has_spare).then_some(own)));
+        Some(turn.unwrap_or(own).saturating_duration_since(now)).filter(|turn| now + *turn <= until + GRACE)
+    }
+
     /// Asks the store for a place, and waits for the turn where it is not now.
     async fn reserve(
         self: &Arc<Self>,

@@ -60,7 +60,7 @@ impl Preflights {
             }
             Decision::Unlimited => Ok(()),
             Decision::Refused { standings } => {
-                Err(question::refuse(std::slice::from_ref(limit), None, &standings, call.request.headers()))
+                Err(question::refuse(std::slice::from_ref(limit), &[charge], None, &standings, call.request.headers()))
             }
             Decision::Unavailable { retry_after } => Err(Rejection::StoreUnavailable { retry_after }),
         }

@@ -12,7 +12,7 @@ use super::{
     limit::RouteLimit,
     limited::Limited,
     named,
-    quota::QuotaFields,
+    quota::{self, QuotaFields},
     rejection::Rejection,
     route::Route,
     tenant::Tenants,
@@ -84,7 +84,19 @@ impl<'a> Question<'a> {
 
     /// What is left after an admission.
     pub fn fields(&self, standings: &[Standing]) -> Option<QuotaFields> {
-        if self.limits.is_empty() { None } else { QuotaFields::admitted(self.limits, self.route.policy.as_ref(), standings) }
+        if self.limits.is_empty() {
+            return None;
+        }
+        QuotaFields::admitted(self.limits, &self.charges, self.policy(), standings)
+    }
+
+    /// The policy of its limits: the route's, unless operators changed one for a while.
+    fn policy(&self) -> Option<HeaderValue> {
+        let limits = || self.limits.iter().zip(&self.charges);
+        if limits().all(|(limit, charge)| limit.limit.kind == charge.limit.kind) {
+            return self.route.policy.clone();
+        }
+        quota::policy(limits().map(|(limit, charge)| (&*limit.name, charge.limit.kind)))
     }
 
     /// The factor in force and the quota it leaves, of the limit that signals slow down most; `None` where no limit follows
@@ -133,7 +145,7 @@ impl<'a> Question<'a> {
                 count_refusals(self.limits, standings);
                 Limited::new(Arc::clone(&guard.name), retry_after_seconds(*wait), None, headers).into()
             }
-            _ => refuse(self.limits, self.route.policy.as_ref(), standings, headers),
+            _ => refuse(self.limits, &self.charges, self.policy(), standings, headers),
         }
     }
 }
@@ -145,15 +157,16 @@ fn count_refusals(limits: &[RouteLimit], standings: &[Standing]) {
     }
 }
 
-/// The refusal of a request with `headers` by the limits that lack tokens, which are counted.
+/// The refusal of a request with `headers` by the limits that lack tokens for their `charges`; they are counted.
 pub fn refuse(
     limits: &[RouteLimit],
-    policy: Option<&HeaderValue>,
+    charges: &[Charge<'_>],
+    policy: Option<HeaderValue>,
     standings: &[Standing],
     headers: &HeaderMap,
 ) -> Rejection {
     count_refusals(limits, standings);
-    match QuotaFields::refused(limits, policy, standings) {
+    match QuotaFields::refused(limits, charges, policy, standings) {
         Some((tightest, fields)) => {
             Limited::new(Arc::clone(&limits[tightest].name), fields.reset, Some(fields), headers).into()
         }

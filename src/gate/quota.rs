@@ -7,10 +7,7 @@ use hyper::{
 };
 
 use super::{limit::RouteLimit, numbers};
-use crate::{
-    config::LimitKind,
-    limiter::{Standing, bucket::MICRO, retry_after_seconds},
-};
+use crate::limiter::{Charge, Kind, Limit, Standing, bucket::MICRO, retry_after_seconds};
 
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -38,7 +35,7 @@ pub struct QuotaFields {
 
 /// What one limit has left.
 struct Item<'a> {
-    limit: &'a RouteLimit,
+    name: &'a str,
     most: u64,
     remaining: u64,
     reset: u64,
@@ -47,31 +44,49 @@ struct Item<'a> {
 // === impl QuotaFields ===
 
 impl QuotaFields {
-    /// After all of `limits` admitted. The tightest is the one that admits the fewest further requests like this.
-    pub fn admitted(limits: &[RouteLimit], policy: Option<&HeaderValue>, standings: &[Standing]) -> Option<Self> {
-        let items = || limits.iter().zip(standings).map(|(limit, standing)| Item::admitted(limit, standing));
+    /// After all of `limits` admitted `charges`, one each. The tightest is the one that admits the fewest further requests
+    /// like this.
+    pub fn admitted(
+        limits: &[RouteLimit],
+        charges: &[Charge<'_>],
+        policy: Option<HeaderValue>,
+        standings: &[Standing],
+    ) -> Option<Self> {
+        let items = || {
+            let charged = limits.iter().zip(charges).zip(standings);
+            charged.map(|((limit, charge), standing)| Item::admitted(&limit.name, charge.limit, standing))
+        };
         let tightest = limits.iter().zip(standings).enumerate();
         let (tightest, _) = tightest.min_by_key(|(_, (limit, standing))| standing.tokens / limit.cost.max(1))?;
         Some(Self::new(policy, items, &items().nth(tightest)?))
     }
 
     /// After at least one of `limits` refused: the tightest is the one to wait for longest. Returns which that is.
-    pub fn refused(limits: &[RouteLimit], policy: Option<&HeaderValue>, standings: &[Standing]) -> Option<(usize, Self)> {
-        let items = || limits.iter().zip(standings).map(|(limit, standing)| Item::refused(limit, standing));
-        let waits = limits.iter().zip(standings).map(|(limit, standing)| limit.limit.wait(standing, limit.cost));
+    pub fn refused(
+        limits: &[RouteLimit],
+        charges: &[Charge<'_>],
+        policy: Option<HeaderValue>,
+        standings: &[Standing],
+    ) -> Option<(usize, Self)> {
+        let items = || {
+            let charged = limits.iter().zip(charges).zip(standings);
+            charged.map(|((limit, charge), standing)| Item::refused(&limit.name, charge, standing))
+        };
+        let charged = charges.iter().take(limits.len()).zip(standings);
+        let waits = charged.map(|(charge, standing)| charge.limit.wait(standing, charge.cost));
         let (tightest, _) = waits.enumerate().max_by_key(|(_, wait)| *wait)?;
         Some((tightest, Self::new(policy, items, &items().nth(tightest)?)))
     }
 
     fn new<'a, I: Iterator<Item = Item<'a>>>(
-        policy: Option<&HeaderValue>,
+        policy: Option<HeaderValue>,
         items: impl Fn() -> I,
         tightest: &Item<'_>,
     ) -> Self {
         let mut list = String::with_capacity(64);
-        for (position, Item { limit, remaining, reset, .. }) in items().enumerate() {
+        for (position, Item { name, remaining, reset, .. }) in items().enumerate() {
             list.push_str(if position == 0 { "\"" } else { ", \"" });
-            list.push_str(&limit.name);
+            list.push_str(name);
             list.push_str("\";r=");
             numbers::push(&mut list, remaining.min(LARGEST_INTEGER));
             list.push_str(";t=");
@@ -82,7 +97,7 @@ impl QuotaFields {
             remaining: tightest.remaining,
             reset: tightest.reset,
             list: HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static("")),
-            policy: policy.cloned(),
+            policy,
         }
     }
 
@@ -100,15 +115,13 @@ impl QuotaFields {
 
 /// The `RateLimit-Policy` of limits, by name: quota `q` and the seconds `w` of its window, rounded up; of a bucket, its
 /// capacity and the seconds in which it fills.
-pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, LimitKind)>) -> Option<HeaderValue> {
-    let item = |(name, kind): (&str, LimitKind)| {
+pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, Kind)>) -> Option<HeaderValue> {
+    let item = |(name, kind): (&str, Kind)| {
         let seconds = match kind {
-            LimitKind::TokenBucket(bucket) => {
-                (u64::from(bucket.capacity) * MICRO).div_ceil(bucket.refill_per_second.micro_tokens_per_second())
-            }
-            LimitKind::SlidingWindow(window) => retry_after_seconds(window.window),
+            Kind::Bucket(bucket) => bucket.capacity.div_ceil(bucket.rate.max(1)),
+            Kind::Window(window) => window.length.div_ceil(MICRO),
         };
-        format!(r#""{name}";q={};w={}"#, kind.most(), seconds.min(LARGEST_INTEGER))
+        format!(r#""{name}";q={};w={}"#, kind.most() / MICRO, seconds.min(LARGEST_INTEGER))
     };
     let list = limits.map(item).collect::<Vec<_>>().join(", ");
     (!list.is_empty()).then(|| HeaderValue::try_from(list).ok())?
@@ -117,20 +130,16 @@ pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, LimitKind)>) -> Option<
 // === impl Item ===
 
 impl<'a> Item<'a> {
-    fn admitted(limit: &'a RouteLimit, standing: &Standing) -> Self {
-        let until_next = limit.limit.until_next_token(standing);
+    fn admitted(name: &'a str, limit: &Limit, standing: &Standing) -> Self {
+        let until_next = limit.until_next_token(standing);
         let reset = if until_next.is_zero() { 0 } else { retry_after_seconds(until_next) };
-        Self {
-            limit,
-            most: limit.limit.untouched(standing.factor).tokens / MICRO,
-            remaining: standing.tokens / MICRO,
-            reset,
-        }
+        let most = limit.untouched(standing.factor).tokens / MICRO;
+        Self { name, most, remaining: standing.tokens / MICRO, reset }
     }
 
-    fn refused(limit: &'a RouteLimit, standing: &Standing) -> Self {
-        let wait = limit.limit.wait(standing, limit.cost);
-        let admitted = Self::admitted(limit, standing);
+    fn refused(name: &'a str, charge: &Charge<'_>, standing: &Standing) -> Self {
+        let wait = charge.limit.wait(standing, charge.cost);
+        let admitted = Self::admitted(name, charge.limit, standing);
         if wait.is_zero() { admitted } else { Self { reset: retry_after_seconds(wait), ..admitted } }
     }
 }
@@ -140,14 +149,15 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Rate, SlidingWindow, TokenBucket};
+    use crate::config::{LimitKind, Rate, SlidingWindow, TokenBucket};
 
     #[test]
     fn a_policy_names_each_limit_with_its_quota_and_the_seconds_it_fills_in() {
         let bucket = |capacity, rate| {
-            LimitKind::TokenBucket(TokenBucket { capacity, refill_per_second: Rate::per_second(rate).unwrap() })
+            let refill_per_second = Rate::per_second(rate).unwrap();
+            Kind::from(LimitKind::TokenBucket(TokenBucket { capacity, refill_per_second }))
         };
-        let window = |quota, window| LimitKind::SlidingWindow(SlidingWindow { quota, window });
+        let window = |quota, window| Kind::from(LimitKind::SlidingWindow(SlidingWindow { quota, window }));
         assert_eq!(policy([].into_iter()), None);
         assert_eq!(policy([("per-client", bucket(10, 2.0))].into_iter()).unwrap(), r#""per-client";q=10;w=5"#);
         let both = policy([("a", bucket(10, 3.0)), ("b", bucket(1, 0.5))].into_iter()).unwrap();

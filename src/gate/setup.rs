@@ -13,10 +13,9 @@ use super::{
     flood::Floods,
     forward::Forward,
     guard::{Cooldown, Guard, Newcomers},
-    in_flight,
     limit::RouteLimit,
-    pacing::Pacing,
     preflight::Preflights,
+    queues::Queues,
     quota,
     refusals::Refusals,
     rewrite::Rewrite,
@@ -26,8 +25,7 @@ use super::{
     throttle::Throttle,
     tunnel::Tunnels,
     violation::ViolationLog,
-    waiting,
-    websocket::{self, Close, Costs},
+    websocket,
     whitelist::Whitelist,
 };
 use crate::{
@@ -41,13 +39,14 @@ use crate::{
         measured::Measured,
         scale::{ScaleName, real_wait},
     },
-    metrics::{
-        CloseLabels, CodeLabels, DecisionLabels, MessageLabels, Metrics, OriginLabels, PacedLabels, RequestLabels,
-        RouteLabels,
-    },
+    metrics::{CodeLabels, DecisionLabels, Metrics, OriginLabels, RequestLabels, RouteLabels},
     shutdown::Shutdown,
     upstream::{Credentials, Delivery, Identity, Upstream},
 };
+
+mod policy;
+
+use policy::{pacing_policy, socket_policy};
 
 /// Measured signals by name.
 type Signals = BTreeMap<String, Arc<Measured>>;
@@ -66,21 +65,32 @@ pub struct Neighbours {
     pub floods: Arc<Floods>,
     /// Sees who is busy.
     pub clients: Arc<Clients>,
+    /// Knows who waits, and who is under way.
+    pub queues: Arc<Queues>,
     /// Ends tunnels.
     pub shutdown: Shutdown,
     /// Writes a line a request.
     pub access: Option<Arc<Access>>,
 }
 
+/// What routes are joined to.
+#[derive(Clone, Copy)]
+struct Beside<'a> {
+    measured: &'a Signals,
+    clients: &'a Clients,
+    queues: &'a Queues,
+    metrics: &'a Metrics,
+}
+
 /// A gate for a checked configuration. A route whose upstream or credentials are not among the neighbours takes no requests;
 /// the configuration's own check makes sure that there is none.
 pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate {
-    let Neighbours { limiter, upstreams, credentials, measured, floods, clients, shutdown, access } = neighbours;
+    let Neighbours { limiter, upstreams, credentials, measured, floods, clients, queues, shutdown, access } = neighbours;
     let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
     let deliveries =
         config.routes.iter().filter_map(|route| Some((route, delivery(route, &upstreams, &credentials, metrics)?)));
-    let observers = (&measured, &*clients);
-    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, observers, metrics)).collect();
+    let beside = Beside { measured: &measured, clients: &clients, queues: &queues, metrics };
+    let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, beside)).collect();
     let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
     let violation_log = ViolationLog {
         floods: Arc::clone(&floods),
@@ -110,7 +120,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         sockets: Sockets(Arc::new(sockets)),
         whitelist: Whitelist { entries: config.whitelist.clone().into(), floods, limiter: Arc::clone(&limiter) },
         throttle: Throttle {
-            pacing: Pacing::new(Arc::clone(&limiter), shutdown.clone()),
+            pacing: Arc::clone(&queues.pacing),
             limiter,
             hasher: hasher.clone(),
             show: config.admin.show_clients,
@@ -189,15 +199,10 @@ fn delivery(
     Some(Delivery::new(route, Arc::clone(upstreams.get(&route.upstream)?), identity, metrics))
 }
 
-fn entries(
-    config: &Config,
-    route: &config::Route,
-    upstream: Delivery,
-    observers: (&Signals, &Clients),
-    metrics: &Metrics,
-) -> Vec<Entry> {
-    let limits = route.limits.iter().map(|limit| route_limit(config, route, limit, observers, metrics)).collect();
-    let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.kind)));
+fn entries(config: &Config, route: &config::Route, upstream: Delivery, beside: Beside<'_>) -> Vec<Entry> {
+    let metrics = beside.metrics;
+    let limits = route.limits.iter().map(|limit| route_limit(config, route, limit, beside)).collect();
+    let policy = quota::policy(route.limits.iter().map(|limit| (limit.limit.name.as_str(), limit.limit.kind.into())));
     let counters = route_counters(&route.name, metrics);
     let guard = |name: &str| Guard { name: name.into(), refused: decisions(&route.name, name, refusal(route), metrics) };
     let newcomers = config.identity.new_per_address;
@@ -230,7 +235,7 @@ fn entries(
             .map(|configured| pacing_policy(configured, &route.name, metrics)),
         places: route.max_in_flight.filter(|_| route.mode == Mode::Enforce).map(|most| {
             let labels = RouteLabels { route: route.name.clone() };
-            in_flight::Places::new(most, metrics.route_in_flight.get_or_create(&labels).clone())
+            beside.queues.places(&route.name, most, metrics.route_in_flight.get_or_create(&labels).clone())
         }),
         policy,
         counters,
@@ -249,8 +254,7 @@ fn route_limit(
     config: &Config,
     route: &config::Route,
     configured: &config::RouteLimit,
-    (measured, clients): (&Signals, &Clients),
-    metrics: &Metrics,
+    Beside { measured, clients, metrics, .. }: Beside<'_>,
 ) -> RouteLimit {
     let config::RouteLimit { shared, limit, cost } = configured;
     let name = limit.name.as_str();
@@ -315,49 +319,6 @@ fn preflight_limit(metrics: &Metrics) -> RouteLimit {
         admitted: decisions("admitted"),
         refused: decisions("refused"),
         seen: Arc::default(),
-    }
-}
-
-fn socket_policy(config: &config::WebSocket, route: &config::Route, metrics: &Metrics) -> websocket::Policy {
-    /// The most that a busy socket may reserve ahead, in tokens.
-    const MOST_AHEAD: u64 = 16;
-    let is_shadow = route.mode == Mode::Shadow;
-    let paced = if is_shadow { "would_pace" } else { "paced" };
-    let refused = refusal(route);
-    let route = || route.name.clone();
-    let messages = |decision| metrics.websocket_messages.get_or_create(&MessageLabels { route: route(), decision }).clone();
-    let closes =
-        |close: Close| metrics.websocket_closes.get_or_create(&CloseLabels { route: route(), code: close.code() }).clone();
-    let ahead = if config.exact { 0 } else { u64::from(config.messages.capacity / 10).min(MOST_AHEAD) };
-    websocket::Policy {
-        id: format!("websockets/{}", route()),
-        sockets: config.sockets,
-        messages: unscaled(config.messages.into()),
-        ahead: ahead * MICRO,
-        costs: Costs::new(&config.costs),
-        max_pause: config.max_pause,
-        idle_timeout: config.idle_timeout,
-        is_shadow,
-        counters: websocket::Counters {
-            open: metrics.websockets.get_or_create(&RouteLabels { route: route() }).clone(),
-            admitted: messages("admitted"),
-            paced: messages(paced),
-            refused: messages(refused),
-            closes: Close::ALL.map(closes),
-        },
-    }
-}
-
-fn pacing_policy(configured: config::WhenLimited, route: &str, metrics: &Metrics) -> waiting::Policy {
-    let labels = RouteLabels { route: route.to_owned() };
-    let paced = |outcome| metrics.paced.get_or_create(&PacedLabels { route: route.to_owned(), outcome }).clone();
-    waiting::Policy {
-        configured,
-        waiting: metrics.pacing_queue.get_or_create(&labels).clone(),
-        waited: metrics.pacing_wait.get_or_create(&labels).clone(),
-        served: paced("served"),
-        left: paced("left"),
-        refused: paced("refused"),
     }
 }
 

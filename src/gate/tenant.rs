@@ -1,5 +1,6 @@
 //! Tenants: for whom a limit that follows a measured signal counts, by the first of the values it counts by. Each has a
-//! factor of its own, and what the upstream takes for its requests makes that factor.
+//! factor of its own, and what the upstream takes for its requests makes that factor. And what else makes a call's limits
+//! other than its route has them.
 
 use std::{sync::Arc, time::Duration};
 
@@ -20,12 +21,13 @@ pub struct Follows {
     pub id: String,
 }
 
-/// The limits of a call that follow the call's own tenant, by their places among the route's limits. Most routes have none,
-/// and then there is nothing to allocate.
+/// The limits of a call that follow the call's own tenant, or that operators changed for a while, by their places among the
+/// route's limits. Mostly there are none, and then there is nothing to allocate.
 #[derive(Default)]
 pub struct Tenants {
     limits: Vec<(usize, Limit)>,
     observers: Observers,
+    are_unnoted: bool,
 }
 
 /// Tenants that are told how long the upstream takes, each once.
@@ -35,14 +37,30 @@ pub struct Observers(Vec<(Arc<Measured>, Arc<Tenant>)>);
 // === impl Tenants ===
 
 impl Tenants {
-    /// Adds the tenant `key` of the `limit` at a place, which it then scales.
-    pub fn add(&mut self, place: usize, limit: &Limit, follows: &Follows, key: Key) {
-        let tenant = follows.signal.tenant(key);
-        self.limits.push((place, Limit { scale: Some(tenant.scale().clone()), ..limit.clone() }));
-        self.observers.add(&follows.signal, tenant);
+    /// Those of a call that is only asked about: nobody takes note of it.
+    pub fn unnoted() -> Self {
+        Self { are_unnoted: true, ..Self::default() }
     }
 
-    /// The limit at a place, where it follows a tenant.
+    /// Adds the tenant `key` of the `limit` at a place, which it then scales.
+    pub fn add(&mut self, place: usize, limit: &Limit, follows: &Follows, key: Key) {
+        let scale = if self.are_unnoted {
+            follows.signal.scale(key)
+        } else {
+            let tenant = follows.signal.tenant(key);
+            let scale = tenant.scale().clone();
+            self.observers.add(&follows.signal, tenant);
+            scale
+        };
+        self.put(place, Limit { scale: Some(scale), ..limit.clone() });
+    }
+
+    /// Has a limit stand at a place instead of the route's.
+    pub fn put(&mut self, place: usize, limit: Limit) {
+        self.limits.push((place, limit));
+    }
+
+    /// The limit at a place, where it is not the route's.
     pub fn limit(&self, place: usize) -> Option<&Limit> {
         self.limits.iter().find(|(known, _)| *known == place).map(|(_, limit)| limit)
     }

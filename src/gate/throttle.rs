@@ -49,6 +49,11 @@ pub struct Throttle {
     pub violations: ViolationLog,
 }
 
+/// As whom the client of a call takes its turns.
+pub(super) fn waiter(call: &Call, hasher: &KeyHasher) -> Key {
+    call.client.add_identity(hasher.start("pacing")).finish()
+}
+
 impl Stage for Throttle {
     async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
@@ -57,7 +62,7 @@ impl Stage for Throttle {
         let until = call.received + wait;
         let place = match route.places.as_ref().filter(|_| !call.exempt) {
             // In a box, for the sake of requests that never wait.
-            Some(places) => Some(Box::pin(places.enter(self.waiter(&call), route.pacing.as_ref(), until)).await?),
+            Some(places) => Some(Box::pin(places.enter(waiter(&call, &self.hasher), route.pacing.as_ref(), until)).await?),
             None => None,
         };
         let mut response = self.charge(&route, call, until, next).await?;
@@ -69,14 +74,9 @@ impl Stage for Throttle {
 }
 
 impl Throttle {
-    /// As whom a client takes its turns.
-    fn waiter(&self, call: &Call) -> Key {
-        call.client.add_identity(self.hasher.start("pacing")).finish()
-    }
-
     /// Passes on what the limits admit, no later than `until`.
     async fn charge(&self, route: &Arc<Route>, mut call: Box<Call>, until: Instant, next: &impl Next) -> Outcome {
-        let tenants = match call.tenants(&self.hasher) {
+        let tenants = match call.tenants(&self.hasher, &self.limiter) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
             tenants => tenants?,
         };
@@ -127,7 +127,7 @@ impl Throttle {
             None => self.limiter.decide(question.charges()).await,
             Some(policy) => {
                 // In a box, so that requests which never wait need not carry what waiting takes.
-                Box::pin(self.pacing.admit(policy, question, self.waiter(call), until)).await
+                Box::pin(self.pacing.admit(policy, question, waiter(call, &self.hasher), until)).await
             }
         };
         call.notes.told();

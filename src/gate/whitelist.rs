@@ -25,7 +25,7 @@ pub struct Whitelist {
     pub entries: Arc<[Trusted]>,
     /// Bounds the log.
     pub floods: Arc<Floods>,
-    /// Knows whom operators trust for a while.
+    /// Knows whom operators trust for a while, and whom they do not.
     pub limiter: Arc<Limiter>,
 }
 
@@ -47,11 +47,13 @@ impl Whitelist {
     /// By what a call that shows this secret passes limits: `configuration`, or `runtime` where operators said so for a while.
     pub fn exempts(&self, call: &Call, secret: Option<&[u8]>) -> Option<&'static str> {
         let Call { client, peer, received, .. } = call;
-        if self.entries.iter().any(|entry| believes(entry, client, peer.certificate.as_deref(), secret)) {
+        let (name, amendments) = (client.identity.text.as_str(), self.limiter.amendments());
+        if self.entries.iter().any(|entry| believes(entry, client, peer.certificate.as_deref(), secret))
+            && !amendments.suspends(name, *received)
+        {
             return Some("configuration");
         }
-        let name = client.identity.text.as_str();
-        self.limiter.amendments().trusts(name, client.address, *received).then_some("runtime")
+        amendments.trusts(name, client.address, *received).then_some("runtime")
     }
 }
 

@@ -1,5 +1,6 @@
-//! What operators change for a while: clients that pass limits, and buckets that were filled anew. One record in the store,
-//! which every replica reads once a second; in the process where there is no store to share.
+//! What operators change for a while: clients that pass limits, or no longer do, limits that have other parameters, and
+//! buckets that were filled anew. One record in the store, which every replica reads once a second; in the process where
+//! there is no store to share.
 //!
 //! Promised: what is changed holds here at once, and on every replica that reaches the store within [`READ_INTERVAL`] and
 //! one call; it ends by itself, everywhere at the same time by the store's clock. Requests read what was published, without
@@ -18,7 +19,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::{Limiter, Place, StoreError};
+use super::{Limiter, Place, StoreError, parameters::Parameters};
+use crate::config::Factor;
 
 /// Time from one reading of the record to the next.
 pub const READ_INTERVAL: Duration = Duration::from_secs(1);
@@ -47,6 +49,22 @@ pub enum Amendment {
         /// Tells one reset from the next.
         number: u64,
     },
+    /// A limit has other parameters.
+    Limit {
+        /// Stands in the keys of its buckets.
+        id: String,
+        /// The route by which it was named.
+        route: String,
+        /// Its name there.
+        limit: String,
+        /// What it has.
+        parameters: Parameters,
+    },
+    /// A client passes limits no more, whatever the configuration says.
+    Suspend {
+        /// What it is called, in lower case.
+        client: String,
+    },
 }
 
 /// What has been changed, as of the last reading.
@@ -54,6 +72,26 @@ pub enum Amendment {
 pub struct Amendments {
     all: Vec<(Amendment, Instant)>,
     trusted: HashMap<String, Trust>,
+    suspended: HashMap<String, Instant>,
+    limits: HashMap<String, Change>,
+}
+
+/// What a limit has for a while.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Change {
+    /// In place of what is configured.
+    pub parameters: Parameters,
+    /// When that ends.
+    pub until: Instant,
+}
+
+/// What a reading brought that is to be heeded at once.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct News {
+    /// The keys of buckets that were reset.
+    pub(super) resets: Vec<String>,
+    /// Whether a limit has other parameters than before.
+    pub(super) has_other_limits: bool,
 }
 
 #[derive(Debug)]
@@ -100,9 +138,9 @@ impl Limiter {
         self.write_amendment(&amendment.name(), Some(amendment), lifetime.min(LIFETIME_MAX)).await
     }
 
-    /// Takes back the trust in a client.
-    pub async fn distrust(&self, client: &str) -> Result<(), AmendError> {
-        self.write_amendment(&format!("trust/{client}"), None, Duration::ZERO).await
+    /// Takes back the change of the same name.
+    pub async fn withdraw(&self, amendment: &Amendment) -> Result<(), AmendError> {
+        self.write_amendment(&amendment.name(), None, Duration::ZERO).await
     }
 
     async fn write_amendment(
@@ -128,8 +166,8 @@ impl Limiter {
 // === impl Amended ===
 
 impl Amended {
-    /// From now on these are in force; answers the keys of buckets that were reset since.
-    pub(super) fn publish(&self, entries: &[Entry], now: Instant) -> Vec<String> {
+    /// From now on these are in force.
+    pub(super) fn publish(&self, entries: &[Entry], now: Instant) -> News {
         let next = Amendments::read(entries, now);
         let before = self.current.swap(Arc::new(next));
         let after = self.current.load();
@@ -138,7 +176,7 @@ impl Amended {
             Amendment::Reset { key, .. } if is_new(amendment) => Some(key.clone()),
             _ => None,
         });
-        resets.collect()
+        News { resets: resets.collect(), has_other_limits: !after.has_same_limits(&before) }
     }
 }
 
@@ -149,13 +187,28 @@ impl Amendments {
     fn read(entries: &[Entry], now: Instant) -> Self {
         let meant = |(_, text, left): &Entry| Some((serde_json::from_str(text).ok()?, now + *left));
         let all: Vec<(Amendment, Instant)> = entries.iter().filter_map(meant).collect();
-        let trusted = all.iter().filter_map(|(amendment, until)| match amendment {
-            Amendment::Trust { client, networks } => {
-                Some((client.clone(), Trust { networks: networks.clone(), until: *until }))
+        let (mut trusted, mut suspended, mut limits) = (HashMap::new(), HashMap::new(), HashMap::new());
+        for (amendment, until) in &all {
+            let until = *until;
+            match amendment {
+                Amendment::Trust { client, networks } => {
+                    trusted.insert(client.clone(), Trust { networks: networks.clone(), until });
+                }
+                Amendment::Suspend { client } => _ = suspended.insert(client.clone(), until),
+                Amendment::Limit { id, parameters, .. } => {
+                    limits.insert(id.clone(), Change { parameters: *parameters, until });
+                }
+                Amendment::Reset { .. } => {}
             }
-            Amendment::Reset { .. } => None,
-        });
-        Self { trusted: trusted.collect(), all }
+        }
+        Self { all, trusted, suspended, limits }
+    }
+
+    fn has_same_limits(&self, other: &Self) -> bool {
+        let has = |(id, change): (&String, &Change)| {
+            other.limits.get(id).is_some_and(|known| known.parameters == change.parameters)
+        };
+        self.limits.len() == other.limits.len() && self.limits.iter().all(has)
     }
 
     /// All that hold at `now`, and for how much longer.
@@ -175,6 +228,24 @@ impl Amendments {
         };
         self.trusted.get(&client.to_ascii_lowercase()).is_some_and(believed)
     }
+
+    /// Whether a client of this name passes limits no more, whatever the configuration says.
+    pub fn suspends(&self, client: &str, now: Instant) -> bool {
+        !self.suspended.is_empty() && self.suspended.get(&client.to_ascii_lowercase()).is_some_and(|until| *until > now)
+    }
+
+    /// What the limit has for a while whose buckets have this in their keys.
+    pub fn change(&self, id: &str, now: Instant) -> Option<&Change> {
+        if self.limits.is_empty() {
+            return None;
+        }
+        self.limits.get(id).filter(|change| change.until > now)
+    }
+
+    /// The longest that a bucket takes to fill under any of these while its time runs no slower than `slowest`.
+    pub fn longest_fill(&self, slowest: Factor) -> Duration {
+        self.limits.values().map(|change| change.parameters.longest_fill(slowest)).max().unwrap_or_default()
+    }
 }
 
 // === impl Amendment ===
@@ -185,6 +256,8 @@ impl Amendment {
         match self {
             Self::Trust { client, .. } => format!("trust/{client}"),
             Self::Reset { key, .. } => format!("reset/{key}"),
+            Self::Limit { id, .. } => format!("limit/{id}"),
+            Self::Suspend { client } => format!("suspend/{client}"),
         }
     }
 
@@ -253,9 +326,38 @@ mod tests {
             (amendment.name(), amendment.text(), Duration::from_secs(5))
         };
         let strange = ("future/x".to_owned(), r#"{"kind":"future"}"#.to_owned(), Duration::from_secs(5));
-        assert_eq!(amended.publish(&[reset(1), strange], now), ["k"]);
-        assert!(amended.publish(&[reset(1)], now).is_empty());
-        assert_eq!(amended.publish(&[reset(2)], now), ["k"]);
+        assert_eq!(amended.publish(&[reset(1), strange], now).resets, ["k"]);
+        assert_eq!(amended.publish(&[reset(1)], now), News::default());
+        assert_eq!(amended.publish(&[reset(2)], now).resets, ["k"]);
         assert_eq!(amended.current.load().holding(now).count(), 1);
+    }
+
+    #[test]
+    fn a_limit_has_other_parameters_until_they_end_and_every_change_of_them_is_news() {
+        let (amended, now) = (Amended::default(), Instant::now());
+        let entry = |capacity, seconds| {
+            let parameters = Parameters::TokenBucket { capacity, rate: 1 };
+            let [id, route, limit] = ["routes/r/l", "r", "l"].map(str::to_owned);
+            let amendment = Amendment::Limit { id, route, limit, parameters };
+            (amendment.name(), amendment.text(), Duration::from_secs(seconds))
+        };
+        let news = |entries: &[Entry]| amended.publish(entries, now).has_other_limits;
+        assert!(news(&[entry(7, 5)]) && !news(&[entry(7, 4)]), "only the time that is left");
+        let has = |id: &str, seconds| {
+            let change = amended.current.load().change(id, now + Duration::from_secs(seconds)).copied();
+            change.map(|change| change.parameters)
+        };
+        assert_eq!(has("routes/r/l", 3), Some(Parameters::TokenBucket { capacity: 7, rate: 1 }));
+        assert_eq!((has("routes/r/l", 4), has("routes/r/m", 0)), (None, None));
+        assert!(news(&[entry(8, 4)]) && news(&[]) && !news(&[]));
+    }
+
+    #[test]
+    fn a_client_is_suspended_for_as_long_as_was_said() {
+        let (amended, now) = (Amended::default(), Instant::now());
+        let amendment = Amendment::Suspend { client: "reports".to_owned() };
+        amended.publish(&[(amendment.name(), amendment.text(), Duration::from_secs(5))], now);
+        let suspends = |client, seconds| amended.current.load().suspends(client, now + Duration::from_secs(seconds));
+        assert!(suspends("Reports", 4) && !suspends("reports", 5) && !suspends("other", 0));
     }
 }

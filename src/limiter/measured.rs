@@ -201,6 +201,9 @@ impl Measured {
     async fn tell(&self, tenant: &Tenant, limiter: &Limiter) {
         let (counts, own, before) = lock(&tenant.state).news(&self.slowdown, self.now());
         let Self { slowdown, lifetime, .. } = *self;
+        // Operators may have buckets fill more slowly for a while.
+        let amended = limiter.amendments().longest_fill(slowdown.floor);
+        let lifetime = lifetime.max(amended.saturating_add(Duration::from_micros(slowdown.window())));
         let observation = Observation { scale: &tenant.scale, counts: &counts, slowdown, lifetime, own, before };
         let told = limiter.observe(&observation).await;
         let mut state = lock(&tenant.state);

@@ -1,11 +1,12 @@
 //! Looking without touching: how buckets stand, and what they would answer, while nothing is taken, made or kept longer.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use super::{
     Charge, Limiter, Place, Standings,
     amendments::{AmendError, Amendment},
     key::Key,
+    micros,
 };
 
 /// How long replicas are told of a reset: longer than any of them believes what it remembers of a bucket.
@@ -60,6 +61,19 @@ impl Limiter {
             return Outlook::Standings { standings, by: Teller::Denied };
         }
         self.peek(charges).await
+    }
+
+    /// Since when the factor is in force that a charge's limit follows, by the store's clock, in microseconds of Unix time:
+    /// the same for every replica. `None` where it follows none, where none has been published, and while the store is away.
+    pub async fn epoch(&self, charge: &Charge<'_>) -> Option<u64> {
+        let scale = charge.limit.scale.as_ref()?;
+        match &self.place {
+            Place::Process(memory) => {
+                let age = memory.now().saturating_sub(memory.epoch(scale)?);
+                Some(micros(SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).ok()?).saturating_sub(age))
+            }
+            Place::Redis(fleet) => fleet.epoch(charge.key, scale).await,
+        }
     }
 
     /// Fills a bucket, for all replicas: in the store at once, in what they remember of it with their next reading of the

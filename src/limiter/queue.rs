@@ -134,6 +134,16 @@ impl<W, P> Line<W, P> {
         self.kept = self.spare();
     }
 
+    /// When the turn of one more waiter would come, if nobody else does: with a place that is there, or with one of its own
+    /// that is due at `own`.
+    pub fn turn(&self, client: Key, class: Priority, own: Option<Instant>) -> Option<Instant> {
+        let above: usize = self.classes[..class as usize].iter().map(Ring::len).sum();
+        let before = above + self.classes[class as usize].before(client);
+        let mut dues: Vec<Instant> = self.places.iter().map(|place| place.due).chain(own).collect();
+        dues.sort_unstable();
+        dues.get(before).copied()
+    }
+
     /// How many wait, and were not called.
     pub fn waiting(&self) -> usize {
         self.waiting
@@ -182,6 +192,20 @@ impl<W> Ring<W> {
             self.turns.retain(|other| *other != client);
         }
         true
+    }
+
+    fn len(&self) -> usize {
+        self.clients.values().map(VecDeque::len).sum()
+    }
+
+    /// How many go before one more request of a client: one of each that has its turn before, for each of its own that waits.
+    fn before(&self, client: Key) -> usize {
+        let waits = |client: &Key| self.clients.get(client).map_or(0, VecDeque::len);
+        let own = waits(&client);
+        let place = self.turns.iter().position(|other| *other == client).unwrap_or(self.turns.len());
+        let ahead = |other: usize| own + usize::from(other < place);
+        let others = self.turns.iter().enumerate().filter(|(_, other)| **other != client);
+        own + others.map(|(other, key)| waits(key).min(ahead(other))).sum::<usize>()
     }
 
     /// The first request of the client whose turn it is, which then goes to the end of the ring.

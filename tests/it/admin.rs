@@ -1,14 +1,16 @@
 //! What operators are told, what they may change, and who may.
 
 mod access;
+mod amending;
 mod description;
 mod explain;
 mod fleet;
+mod foreseeing;
 mod reading;
 
 use std::net::SocketAddr;
 
-use cxgate::config::{Config, Dimension, LimitKind, Rate, Secret, TokenBucket};
+use cxgate::config::{Config, Dimension, LimitKind, Rate, Secret, TokenBucket, Trusted};
 use hyper::Method;
 use serde_json::Value;
 
@@ -33,6 +35,12 @@ fn actions(config: &mut Config) {
     route.paths = vec!["/invoke/{action_id}".to_owned()];
     route.limits[0].limit.per =
         vec![Dimension::Header("x-tenant-id".parse().unwrap()), Dimension::Path("action_id".to_owned())];
+}
+
+/// A client that the configuration trusts in 10.0.0.0/8 and on this machine.
+fn trusted(client: &str) -> Trusted {
+    let networks = ["10.0.0.0/8", "127.0.0.0/8"].map(|network| network.parse().unwrap()).into();
+    Trusted { client: client.to_owned(), networks, certificate: None, secret: None }
 }
 
 /// Asks for a change, with the token.

@@ -25,6 +25,7 @@ use crate::support::{
 };
 
 mod in_flight;
+mod reloading;
 mod trouble;
 mod windows;
 

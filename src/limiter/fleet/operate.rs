@@ -9,6 +9,7 @@ use crate::limiter::{
     fallback::Fallback,
     key::Key,
     peek::{Outlook, Teller},
+    scale::ScaleName,
 };
 
 impl Fleet {
@@ -26,6 +27,11 @@ impl Fleet {
             Fallback::Deny => Outlook::Unavailable,
             Fallback::Allow => Outlook::Unlimited,
         }
+    }
+
+    /// Since when Redis has a scale's factor in force for a bucket.
+    pub(in crate::limiter) async fn epoch(&self, key: Key, scale: &ScaleName) -> Option<u64> {
+        self.redis.epoch(key, scale).await.inspect_err(|error| self.failures.count(*error)).ok().flatten()
     }
 
     /// The refusal that is remembered.
@@ -71,10 +77,12 @@ impl Fleet {
     }
 
     fn heed(&self, entries: &[Entry]) {
-        for key in self.amended.publish(entries, Instant::now()) {
-            if let Some(key) = Key::from_text(&key) {
-                self.forget(key);
-            }
+        let news = self.amended.publish(entries, Instant::now());
+        for key in news.resets.iter().filter_map(|key| Key::from_text(key)) {
+            self.forget(key);
+        }
+        if news.has_other_limits {
+            self.denied.forget_all();
         }
     }
 

@@ -1,7 +1,7 @@
 //! Looking at buckets of this process, and forgetting one.
 
 use super::{Memory, Settled, lock};
-use crate::limiter::{Charge, Standings, StoreError, key::Key};
+use crate::limiter::{Charge, Standings, StoreError, key::Key, scale::ScaleName};
 
 impl Memory {
     /// How buckets stand at a given time, in micro-tokens; full where a charge would ask nothing. Nothing is written.
@@ -12,6 +12,11 @@ impl Memory {
             if bucket.asked { bucket.standing } else { charge.limit.untouched(bucket.pace.factor) }
         };
         Ok(settled.iter().zip(charges).map(standing).collect())
+    }
+
+    /// Since when a scale's factor is in force; `None` where none has been published.
+    pub fn epoch(&self, scale: &ScaleName) -> Option<u64> {
+        Some(self.timelines.get(scale)?.anchor_real)
     }
 
     /// Forgets a bucket: it is full from now on.

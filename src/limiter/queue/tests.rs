@@ -107,6 +107,26 @@ fn a_place_that_cannot_be_given_back_is_for_the_next_and_lapses_with_its_time() 
 
 proptest! {
     #[test]
+    fn a_turn_is_foreseen_as_it_comes(
+        waiting in prop::collection::vec((0..4_u8, 0..3_usize), 0..30), called in 0..10_u64, (client, class) in (0..5_u8, 0..3_usize),
+    ) {
+        let (begin, class) = (Instant::now(), Priority::ALL[class]);
+        let second = |number: usize| begin + Duration::from_secs(number as u64 + 1);
+        let tickets: Vec<_> =
+            (0..).zip(&waiting).map(|(number, (client, class))| ticket(number, *client, Priority::ALL[*class])).collect();
+        let mut line = line(begin, &tickets);
+        // Some have gone before.
+        let _ = (0..called).filter_map(|seconds| line.call(begin + Duration::from_secs(seconds))).count();
+        let own = second(tickets.len());
+        let foreseen = line.turn(Key([client; 12]), class, Some(own));
+        let newcomer = ticket(1000, client, class);
+        line.add(Place { due: own, proof: () });
+        line.join(newcomer, 1000);
+        let went = (0..=tickets.len()).map(second).find(|now| order(&mut line, *now).contains(&1000));
+        prop_assert_eq!(foreseen, went);
+    }
+
+    #[test]
     fn nobody_is_forgotten_called_twice_or_without_a_place(
         steps in prop::collection::vec((0..4_u8, 0..3_usize, 0..5_u64), 1..200),
     ) {

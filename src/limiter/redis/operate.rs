@@ -14,6 +14,7 @@ use crate::limiter::{
     StoreError,
     amendments::{AMENDMENTS_MAX, Entry},
     key::Key,
+    scale::ScaleName,
 };
 
 impl Redis {
@@ -23,6 +24,15 @@ impl Redis {
         let keys = &self.spaces[usize::from(group)];
         let call = Call::new(Script::Reset, self.common.until(), |digest| keys.reset(digest, key));
         self.links.call(group, &call, |_| Some(())).await
+    }
+
+    /// Since when a scale's factor is in force for a bucket, in microseconds by Redis' clock; `None` where it has no record.
+    pub async fn epoch(&self, key: Key, scale: &ScaleName) -> Result<Option<u64>, StoreError> {
+        let group = self.group(key);
+        let keys = &self.spaces[usize::from(group)];
+        // A plain command: no script is asked for.
+        let call = Call::new(Script::Publish, self.common.until(), |_| keys.record(scale));
+        self.links.call(group, &call, |reply| Some(anchor(reply))).await
     }
 
     /// What operators have changed.
@@ -52,6 +62,14 @@ impl KeySpace {
         command
     }
 
+    fn record(&self, scale: &ScaleName) -> Cmd {
+        let mut key = Vec::new();
+        self.write_scale(&mut key, scale);
+        let mut command = Cmd::new();
+        command.arg("GET").arg(key);
+        command
+    }
+
     fn amend(&self, digest: &str, arguments: &[&str]) -> Cmd {
         let mut key = Vec::new();
         // Shorter than the name of any bucket.
@@ -60,6 +78,13 @@ impl KeySpace {
         command.arg("EVALSHA").arg(digest).arg(1).arg(key).arg(arguments);
         command
     }
+}
+
+/// What the real clock showed at the anchor of a scale's record, as `lua/publish.lua` describes it.
+fn anchor(reply: &Value) -> Option<u64> {
+    let Value::BulkString(record) = reply else { return None };
+    let last = record.get(11..).filter(|_| record.len() == 18)?;
+    Some(last.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte)))
 }
 
 /// Reads the answer of [`Script::Amend`]; `None` where it is none.

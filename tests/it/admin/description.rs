@@ -6,7 +6,7 @@ use cxgate::admin::{OPENAPI, answer::Code, api::operations};
 use hyper::Method;
 use serde_json::{Value, json};
 
-use super::{CHAT, TOKEN, actions};
+use super::{CHAT, TOKEN, actions, trusted};
 use crate::support::{
     http::{get, send},
     stub_upstream::StubUpstream,
@@ -55,13 +55,17 @@ fn fits(described: &Value, method: &str, template: &str, status: u16, body: &Val
 #[tokio::test]
 async fn every_path_answers_as_described() {
     let upstream = StubUpstream::start().await;
-    let gate = TestGate::start(upstream.address, actions);
+    let gate = TestGate::start(upstream.address, |config| {
+        actions(config);
+        config.whitelist = vec![trusted("reports")];
+    });
     for _ in 0..2 {
         get(gate.proxy, "/invoke/a", &[("x-tenant-id", "t")]).await;
     }
     let described = described();
     let asked = json!({ "path": "/invoke/a", "method": "POST", "headers": { "x-tenant-id": "t" } });
     let trust = json!({ "client": "a", "seconds": 60, "networks": ["10.0.0.0/8"] });
+    let amend = json!({ "capacity": 50, "refill_per_second": 0.5, "seconds": 60 });
     // Template, path, body, status.
     let table = [
         ("GET", "/api/v1/status", "/api/v1/status", json!(null), 200),
@@ -75,6 +79,18 @@ async fn every_path_answers_as_described() {
         ("GET", "/api/v1/usage", "/api/v1/usage?route=none", json!(null), 404),
         ("GET", "/api/v1/clients", "/api/v1/clients?order=busiest", json!(null), 200),
         ("GET", "/api/v1/clients", "/api/v1/clients?order=loudest", json!(null), 400),
+        ("POST", "/api/v1/limits", "/api/v1/limits", amend, 200),
+        ("POST", "/api/v1/limits", "/api/v1/limits", json!({ "quota": 5, "seconds": 60 }), 400),
+        ("GET", "/api/v1/limits", "/api/v1/limits", json!(null), 200),
+        ("GET", "/api/v1/routes", "/api/v1/routes", json!(null), 200),
+        ("GET", "/api/v1/keys", "/api/v1/keys?value=t&value=a", json!(null), 200),
+        ("DELETE", "/api/v1/limits/{route}/{limit}", "/api/v1/limits/guest-webchat/per-client", json!(null), 200),
+        ("DELETE", "/api/v1/limits/{route}/{limit}", "/api/v1/limits/guest-webchat/per-client", json!(null), 404),
+        ("POST", "/api/v1/suspensions", "/api/v1/suspensions", json!({ "client": "Reports", "seconds": 60 }), 200),
+        ("POST", "/api/v1/suspensions", "/api/v1/suspensions", json!({ "client": "none", "seconds": 60 }), 404),
+        ("GET", "/api/v1/suspensions", "/api/v1/suspensions", json!(null), 200),
+        ("DELETE", "/api/v1/suspensions/{client}", "/api/v1/suspensions/reports", json!(null), 200),
+        ("DELETE", "/api/v1/suspensions/{client}", "/api/v1/suspensions/reports", json!(null), 404),
         ("POST", "/api/v1/whitelist", "/api/v1/whitelist", trust, 200),
         ("GET", "/api/v1/whitelist", "/api/v1/whitelist", json!(null), 200),
         ("DELETE", "/api/v1/whitelist/{client}", "/api/v1/whitelist/a", json!(null), 200),

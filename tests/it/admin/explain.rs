@@ -2,12 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use cxgate::config::{Cooldown, Trusted};
+use cxgate::config::Cooldown;
 use http_body_util::Full;
 use hyper::Response;
 use serde_json::{Value, json};
 
-use super::{CHAT, explained, slow};
+use super::{CHAT, explained, slow, trusted};
 use crate::support::{
     http::{get, get_as},
     redis_server::RedisServer,
@@ -86,12 +86,6 @@ async fn whoever_bypasses_limits_or_never_meets_them_is_told_so() {
     let upstream = StubUpstream::start().await;
     let gate = TestGate::start(upstream.address, |config| {
         slow(2, 3.0)(config);
-        let trusted = |client: &str| Trusted {
-            client: client.to_owned(),
-            networks: vec!["10.0.0.0/8".parse().unwrap()],
-            certificate: None,
-            secret: None,
-        };
         config.whitelist = vec![trusted("reports")];
     });
     let from = |client: &str, address: &str| {

@@ -5,7 +5,7 @@ use tokio::sync::Semaphore;
 
 use super::*;
 
-const UNDER_WAY: &str = r#"cxgate_route_in_flight{route="guest-webchat"}"#;
+pub const UNDER_WAY: &str = r#"cxgate_route_in_flight{route="guest-webchat"}"#;
 
 /// A route that bounds nothing but how many are under way; whoever is too many waits, where it may.
 fn bound(config: &mut Config, most: MaxInFlight, waits: bool) {
@@ -17,7 +17,7 @@ fn bound(config: &mut Config, most: MaxInFlight, waits: bool) {
 }
 
 /// An upstream that answers each request once it is let, and a gate in front of it.
-async fn holding(most: MaxInFlight, waits: bool) -> (Arc<Semaphore>, StubUpstream, TestGate) {
+pub async fn holding(most: MaxInFlight, waits: bool) -> (Arc<Semaphore>, StubUpstream, TestGate) {
     let permits = Arc::new(Semaphore::new(0));
     let upstream = StubUpstream::holding(Arc::clone(&permits)).await;
     let gate = TestGate::start(upstream.address, |config| bound(config, most, waits));

@@ -19,6 +19,7 @@ use cxgate::{
         Gate,
         access::Access,
         flood::Floods,
+        queues::Queues,
         setup::{self, Neighbours},
     },
     limiter::{Limiter, scale::ScaleName},
@@ -131,6 +132,7 @@ impl Live {
             measured: BTreeMap::new(),
             floods: Arc::<Floods>::default(),
             clients: Arc::default(),
+            queues: Arc::new(Queues::new(Arc::clone(&limiter), shutdown.clone())),
             shutdown: shutdown.clone(),
             access: Access::open(config, None, &metrics.log_dropped).unwrap(),
         };

@@ -52,15 +52,20 @@ impl StubUpstream {
         Self { address, seen, task }
     }
 
-    /// Accepts connections, and answers each only once a permit lets it.
+    /// Accepts connections, and answers each request only once a permit lets it; of those it records the heads as they come.
     pub async fn holding(permits: Arc<tokio::sync::Semaphore>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
+        let seen = Arc::<Mutex<Vec<Seen>>>::default();
+        let record = Arc::clone(&seen);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let permits = Arc::clone(&permits);
-                let service = service_fn(move |_: Request<Incoming>| {
+                let (permits, record) = (Arc::clone(&permits), Arc::clone(&record));
+                let service = service_fn(move |request: Request<Incoming>| {
                     let permits = Arc::clone(&permits);
+                    let head = request.into_parts().0;
+                    let (target, body) = (head.uri.to_string(), Bytes::new());
+                    record.lock().unwrap().push(Seen { method: head.method, target, headers: head.headers, body });
                     async move {
                         permits.acquire().await.unwrap().forget();
                         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from(r#"{"ok":true}"#)))
@@ -69,7 +74,7 @@ impl StubUpstream {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Self { address, seen: Arc::default(), task }
+        Self { address, seen, task }
     }
 
     /// Every request so far.
