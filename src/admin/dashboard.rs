@@ -213,6 +213,7 @@ impl<E: Engine> Admin<E> {
             limits: history.limits.clone(),
             signals: history.signals.clone(),
             lately: history.lately(LATELY),
+            newest: history.lately(1),
             levels: history.levels(),
             moments: history.moments().cloned().collect(),
             status: inner.status(),
@@ -234,6 +235,7 @@ impl<E: Engine> Admin<E> {
                 () = changed(&mut up) => false,
             };
             self.note_changes();
+            self.0.count_amendments();
             if is_due {
                 let seconds = mem::replace(&mut last, Instant::now()).elapsed().as_secs_f64();
                 let reading = Reading::of(&self.0.metrics.counted());

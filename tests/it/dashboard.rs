@@ -6,7 +6,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use cxgate::config::{Config, LimitKind, Rate, Secret, ShowClients, TokenBucket};
 
 use crate::support::{
-    http::{get, get_as, get_from},
+    http::{get, get_as, get_from, send},
     raw_client::RawClient,
     stub_upstream::StubUpstream,
     test_gate::TestGate,
@@ -53,6 +53,27 @@ async fn the_page_tells_all_of_it_without_scripts() {
         assert_eq!(get(gate.admin, wrong, &[]).await.status, 400);
     }
     assert_eq!(get(gate.admin, "/dashboard/nothing", &[]).await.status, 404);
+}
+
+#[tokio::test]
+async fn a_limit_that_is_changed_for_a_while_stands_out() {
+    let upstream = StubUpstream::start().await;
+    let gate = TestGate::start(upstream.address, |config| {
+        one_each(config);
+        config.admin.token = Some(Secret::new("t0ken-of-operators"));
+    });
+    let quiet = get(gate.admin, "/dashboard", &[]).await;
+    assert!(!quiet.text().contains("A limit is changed") && !quiet.text().contains("again in"));
+    let token = ("authorization", "Bearer t0ken-of-operators");
+    let wanted = r#"{"capacity":5,"refill_per_second":3,"seconds":86400}"#;
+    assert_eq!(send(gate.admin, hyper::Method::POST, "/api/v1/limits", &[token], wanted).await.status, 200);
+    let page = get(gate.admin, "/dashboard", &[]).await;
+    for told in [
+        "guest-webchat · per-client admits 5 at once, 3/s for another 23 h 59 min",
+        "changed; 1 at once, 0.01/s again in 23 h",
+    ] {
+        assert!(page.text().contains(told), "{told} is not in {}", page.text());
+    }
 }
 
 #[tokio::test]

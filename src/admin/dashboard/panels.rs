@@ -5,7 +5,7 @@ use std::time::Duration;
 use maud::{Markup, html};
 use serde_json::Value;
 
-use super::{view::View, words};
+use super::{history::Point, view::View, words};
 
 /// What stands over the columns of [`limits`].
 pub const LIMIT_HEAD: &[&str] =
@@ -33,6 +33,8 @@ pub fn health(view: &View) -> Markup {
 pub fn alerts(view: &View) -> Markup {
     let store = &view.status["store"];
     let [_, _, _, _, failed] = view.lately.outcomes;
+    let changed = changed(view);
+    let suspended = view.status["amendments"]["suspension"].as_u64().unwrap_or_default();
     html! {
         @if view.is_local() || text(&store["store"]) == "deny" {
             p.alert {
@@ -50,6 +52,12 @@ pub fn alerts(view: &View) -> Markup {
                 (words::per_second(view.lately.per_second(failed))) " were answered 5xx in the last 10 s."
             }
         }
+        @if !changed.is_empty() {
+            p.alert { b { "Limits are changed. " } (changed.join("; ")) "." }
+        }
+        @if suspended > 0 {
+            p.alert { b { "Trust is suspended. " } "Trusted clients that are held to limits: " (suspended) "." }
+        }
         @for (name, token) in object(&view.status["oauth"]) {
             @if token["token_ends_at"].as_f64().is_none_or(|end| end < seconds(view.now) + TOKEN_ENDS_SOON) {
                 p.alert { b { "No token. " } "The credentials " (name) " have none that lasts." }
@@ -58,19 +66,30 @@ pub fn alerts(view: &View) -> Markup {
     }
 }
 
+/// What operators changed for a while, in words; the first few.
+fn changed(view: &View) -> Vec<String> {
+    /// The others stand in the table.
+    const MOST: usize = 5;
+    let limits = list(&view.routes["routes"]).flat_map(|route| list(&route["limits"]).map(move |limit| (route, limit)));
+    let words = limits.filter(|(_, limit)| limit["amended"].is_object()).map(|(route, limit)| {
+        let (route, name) = (text(&route["route"]), text(&limit["limit"]));
+        format!("{route} · {name} admits {} for another {}", quota(limit), left(limit))
+    });
+    words.take(MOST).collect()
+}
+
 /// The numbers that say most.
 pub fn now(view: &View) -> Markup {
     let (lately, levels) = (&view.lately, &view.levels);
     let all: u64 = lately.outcomes.iter().sum();
     let refused = lately.outcomes[1] + lately.outcomes[2];
     let time = |time: Option<f64>| time.map_or_else(|| "–".to_owned(), words::taken);
-    let factor = view.signals.iter().enumerate().filter_map(|(signal, _)| lately.factor(signal)).min_by(f64::total_cmp);
     html! {
         (tile("Requests", &words::per_second(lately.per_second(all))))
         (tile("Refused", &words::per_second(lately.per_second(refused))))
         (tile("Latency p50", &time(lately.whole.quantile(0.5))))
         (tile("Latency p99", &time(lately.whole.quantile(0.99))))
-        (tile("Load factor", &factor.map_or_else(|| "–".to_owned(), words::number)))
+        (factor(view))
         (tile("In flight", &words::number(levels.in_flight)))
         (tile("Waiting", &words::number(levels.waiting)))
         (tile("Connections", &words::number(levels.connections)))
@@ -80,6 +99,25 @@ pub fn now(view: &View) -> Markup {
 
 fn tile(name: &str, value: &str) -> Markup {
     html! { div { dt { (name) } dd { (value) } } }
+}
+
+/// The factor in force, of the signal that slows limits down most; and how low it has just been, where that was lower.
+fn factor(view: &View) -> Markup {
+    let signals = || 0..view.signals.len();
+    let lowest =
+        |point: &Point| signals().filter_map(|signal| point.factor(signal)).min_by(f64::total_cmp).map(words::number);
+    let (now, lately) = (lowest(&view.newest), lowest(&view.lately));
+    html! {
+        div {
+            dt { "Load factor" }
+            dd {
+                (now.as_deref().unwrap_or("–"))
+                @if let Some(lately) = lately.filter(|lately| now.as_ref() != Some(lately)) {
+                    small { " lowest in 10 s: " (lately) }
+                }
+            }
+        }
+    }
 }
 
 /// Each limit, and how much of it is used.
@@ -112,7 +150,12 @@ fn limit_row(view: &View, route: &str, limit: &Value) -> Markup {
                 @else if buckets.is_null() { "not known" }
                 @else { "none in use" }
             }
-            td { (quota(limit)) }
+            td.wide[limit["amended"].is_object()] {
+                (quota(limit))
+                @if limit["amended"].is_object() {
+                    span.changed { " changed; " (quota(&limit["amended"]["configured"])) " again in " (left(limit)) }
+                }
+            }
             td { (factor.map_or_else(|| "–".to_owned(), words::number)) }
             td { (per.join(", ")) }
         }
@@ -124,9 +167,15 @@ fn used(bucket: &Value) -> Markup {
     let label = format!("{used} of {} used", words::number(capacity));
     html! {
         meter min="0" max=(capacity) high=(capacity * 0.8) value=(used) aria-label=(label) {}
-        " " (label) " by " (text(&bucket["name"]))
+        " " (label)
+        @if !text(&bucket["name"]).is_empty() { " by " (text(&bucket["name"])) }
         @if let Some(wait) = bucket["fits_in_seconds"].as_f64().filter(|wait| *wait > 0.0) { "; next in " (words::taken(wait)) }
     }
+}
+
+/// For how much longer a limit is changed.
+fn left(limit: &Value) -> String {
+    words::lasting(limit["amended"]["seconds_left"].as_u64().unwrap_or_default())
 }
 
 fn quota(limit: &Value) -> String {

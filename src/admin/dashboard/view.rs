@@ -29,6 +29,8 @@ pub struct View {
     pub signals: Vec<String>,
     /// The last ten seconds.
     pub lately: Point,
+    /// The last second.
+    pub newest: Point,
     /// How much there is of what comes and goes.
     pub levels: Levels,
     /// What changed, the latest first.

@@ -66,6 +66,13 @@ struct Limit {
     capacity: f64,
     refill_per_second: f64,
     window_seconds: u64,
+    amended: Option<Amended>,
+}
+
+/// That operators changed a limit for a while.
+#[derive(Debug, Clone, Copy, Deserialize)]
+struct Amended {
+    seconds_left: u64,
 }
 
 /// What `/api/v1/clients` answers.
@@ -138,6 +145,8 @@ pub(super) struct LimitFacts {
     pub(super) refused_share: Option<f64>,
     /// How much there is of it.
     pub(super) quota: String,
+    /// For how much longer, where operators changed that for a while.
+    pub(super) changed_for_seconds: Option<u64>,
     pub(super) per: Vec<String>,
 }
 
@@ -231,6 +240,7 @@ impl LimitFacts {
                 refused_per_second: refused,
                 refused_share: (all > 0.0).then(|| refused / all),
                 quota: limit.quota(),
+                changed_for_seconds: limit.amended.map(|amended| amended.seconds_left),
                 per: limit.per.clone(),
             }
         })

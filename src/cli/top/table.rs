@@ -4,7 +4,7 @@ use std::{cmp::Ordering, fmt};
 
 use super::{
     facts::{Client, Facts},
-    words::{count, rate, seconds, share},
+    words::{age, count, rate, seconds, share},
 };
 
 /// What there is a table of.
@@ -75,7 +75,8 @@ impl Subject {
                 .limits
                 .iter()
                 .map(|limit| {
-                    let quota = Cell::Text(limit.quota.clone());
+                    let changed = limit.changed_for_seconds.map(|left| format!("{} for {}", limit.quota, age(left)));
+                    let quota = Cell::Text(changed.unwrap_or_else(|| limit.quota.clone()));
                     let [route, name] = [&limit.route, &limit.limit].map(|text| Cell::Text(text.clone()));
                     let [admitted, refused] = [limit.admitted_per_second, limit.refused_per_second].map(Cell::Rate);
                     vec![

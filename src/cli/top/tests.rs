@@ -66,7 +66,8 @@ cxgate_connections{{listener=\"admin\"}} 1
         .unwrap(),
         routes: serde_json::from_value(json!([
             {"route": "data-actions", "limits": [{"limit": "per-tenant", "per": ["header:x-tenant-id"], "cost": 1.0,
-                "kind": "sliding_window", "capacity": 100.0, "refill_per_second": 1.6, "window_seconds": 60}]},
+                "kind": "sliding_window", "capacity": 100.0, "refill_per_second": 1.6, "window_seconds": 60,
+                "amended": {"seconds_left": 587}}]},
             {"route": "guest-webchat", "limits": [{"limit": "per-client", "per": ["client"], "cost": 1.0,
                 "kind": "token_bucket", "capacity": 10.0, "refill_per_second": 2.0, "window_seconds": 5}]},
         ]))
@@ -119,7 +120,7 @@ fn eighty_columns_and_24_rows_show_everything() {
         " Limits   Routes   Busiest clients   Most refused   Upstreams",
         "route         limit      admitted/s refused/s▾ refused quota",
         "guest-webchat per-client       30.0       10.0    25 % 10 + 2/s",
-        "data-actions  per-tenant        0.0        0.0       - 100 in 60 s",
+        "data-actions  per-tenant        0.0        0.0       - 100 in 60 s for 9m47s",
     ];
     for (place, expected) in expected.iter().enumerate() {
         assert_eq!(lines[place], *expected, "line {place} of\n{}", lines.join("\n"));
@@ -210,7 +211,7 @@ fn one_look_as_text_has_every_table_whole_and_steers_no_terminal() {
         "requests  40.0/s: 2xx 30.0, 4xx 10.0",
         "store     local for 3m20s (deadline)",
         "Most refused",
-        "  data-actions   per-tenant         0.0         0.0        -  100 in 60 s  header:x-tenant-id",
+        "  data-actions   per-tenant         0.0         0.0        -  100 in 60 s for 9m47s  header:x-tenant-id",
         "  cxone            30.0       0.0    -            4  https://api.cxone.com",
     ] {
         assert!(text.lines().any(|found| found == line), "{line:?} is not in\n{text}");

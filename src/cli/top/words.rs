@@ -112,7 +112,7 @@ pub(super) fn seconds(seconds: Option<f64>) -> String {
 }
 
 /// A long time, in its two largest units.
-fn age(seconds: u64) -> String {
+pub(super) fn age(seconds: u64) -> String {
     let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
     match (days, hours, minutes) {
         (0, 0, 0) => format!("{seconds}s"),
