@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench bench-instructions bench-load fuzz image static deb sbom
+.PHONY: help run demo test lint bench bench-instructions bench-limits bench-counts bench-load bench-scale fuzz image static deb sbom
 
 # Pinned, so that `make lint` fails for what was changed here and for nothing else.
 DENY_VERSION := 0.20.2
@@ -22,7 +22,7 @@ RUNNER := target/tools/bin/gungraun-runner
 FUZZ_SECONDS := 60
 
 help: ## List these commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' Makefile
 
 run: ## Run the proxy with ./config/cxgate.toml
 	cargo run --release --locked -- run
@@ -54,12 +54,24 @@ lint: $(DENY) ## Check formatting, lints, documentation, licences and advisories
 
 bench: bench-instructions bench-load ## Count instructions, and measure load beside peers
 
-bench-instructions: $(RUNNER)
-	@.ci/bench-dependencies
-	GUNGRAUN_RUNNER=$(abspath $(RUNNER)) cargo bench --locked --features bench --bench instructions
+bench-instructions: bench-counts ## Count instructions, and fail where they grew by more than 5 %
+	@benches/instructions/compare
 
-bench-load:
-	cargo bench --locked --features bench --bench load
+bench-limits: bench-counts ## Take today's counts for the limits that bench-instructions holds to
+	@benches/instructions/compare --renew
+
+# The allocator is told to leave out a tidying that it does once, sometimes, and that depends on what was freed long before.
+bench-counts: $(RUNNER)
+	@.ci/bench-dependencies
+	@rm -rf target/gungraun
+	GUNGRAUN_ENVS=GLIBC_TUNABLES=glibc.malloc.mxfast=0 PATH="$(abspath $(dir $(RUNNER))):$$PATH" cargo bench --locked --features bench --bench instructions
+
+# Of the program as it is released. 10,000 connections need as many files.
+bench-load: ## Measure load beside nginx, HAProxy and Traefik
+	cargo bench --locked --profile release --features bench --bench load
+
+bench-scale: ## Measure load as there is more of everything
+	ulimit -n $$(ulimit -Hn); cargo bench --locked --profile release --features bench --bench load -- --scale
 
 # Without a sanitizer, which needs a nightly compiler: there is no unsafe code here for one to watch. What is found anew is
 # kept below target/; copy into fuzz/corpus what is worth replaying.
@@ -103,5 +115,6 @@ $(DEB):
 $(CYCLONEDX):
 	cargo install cargo-cyclonedx --version $(CYCLONEDX_VERSION) --locked --root target/tools
 
+# Without optimisation: it starts valgrind, and waits.
 $(RUNNER):
-	cargo install gungraun-runner --version $(RUNNER_VERSION) --locked --root target/tools
+	cargo install --debug gungraun-runner --version $(RUNNER_VERSION) --locked --root target/tools

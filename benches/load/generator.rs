@@ -3,7 +3,15 @@
 //! Promised of the open loop: requests are due at fixed times, whatever became of those before, and their time counts from
 //! when they were due, so that a stall is seen by every request it delays.
 
-use std::{net::SocketAddr, thread, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use memchr::memmem;
 use tokio::{
@@ -21,7 +29,10 @@ const QUEUE: usize = 4096;
 #[derive(Clone, Copy)]
 pub struct Load {
     pub address: SocketAddr,
+    /// Kept connections.
     pub connections: usize,
+    /// Requests under way at once, in the closed loop: so many askers go round the connections.
+    pub at_once: usize,
     /// Distinct clients, picked at random.
     pub clients: u32,
     pub duration: Duration,
@@ -47,18 +58,35 @@ struct Connection {
 }
 
 impl Load {
-    /// Each connection asks again as soon as it has an answer.
+    /// Each asker asks again as soon as it has an answer.
     pub async fn closed(self) -> Answers {
-        let mut tasks = JoinSet::new();
-        for _ in 0..self.connections {
-            let mut connection = Connection::open(self.address).await;
+        let end = Instant::now() + self.duration;
+        self.ask_while(move || (Instant::now() < end).then(|| fastrand::u32(..self.clients))).await
+    }
+
+    /// Each client asks once, one after the other.
+    pub async fn each_once(self) -> Answers {
+        let next = AtomicU32::new(0);
+        self.ask_while(move || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|client| *client < self.clients)).await
+    }
+
+    /// Asks for whoever is named, until nobody is.
+    async fn ask_while(self, client: impl Fn() -> Option<u32> + Send + Sync + 'static) -> Answers {
+        let (mut tasks, client) = (JoinSet::new(), Arc::new(client));
+        for asker in 0..self.connections.min(self.at_once) {
+            let mut connections = Vec::new();
+            for _ in (asker..self.connections).step_by(self.at_once) {
+                connections.push(Connection::open(self.address).await);
+            }
+            let client = Arc::clone(&client);
             tasks.spawn(async move {
                 let mut answers = Answers::default();
-                let end = Instant::now() + self.duration;
-                while Instant::now() < end {
-                    answers.count(connection.ask(fastrand::u32(..self.clients)).await);
+                loop {
+                    for connection in &mut connections {
+                        let Some(client) = client() else { return answers };
+                        answers.count(connection.ask(client).await);
+                    }
                 }
-                answers
             });
         }
         tasks.join_all().await.into_iter().fold(Answers::default(), Answers::with)

@@ -34,18 +34,20 @@ pub struct Usage {
 
 impl Process {
     /// Starts `command` on one processor, and waits until it listens on `port`.
-    pub async fn start(command: &[&str], processor: usize, port: u16) -> Self {
+    pub async fn start(command: &[impl AsRef<str>], processor: usize, port: u16) -> Self {
+        let command: Vec<&str> = command.iter().map(AsRef::as_ref).collect();
         let (program, arguments) = command.split_first().expect("a program");
-        let mut started = pinned(program, processor);
+        let (mut started, command) = (pinned(program, processor), command.join(" "));
         let started = started.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let process = Self(started.spawn().expect("a program that can be started"));
+        let mut process = Self(started.spawn().expect("a program that can be started"));
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let listening = async {
             while TcpStream::connect(address).await.is_err() {
+                assert!(matches!(process.0.try_wait(), Ok(None)), "{command} ended, and should listen on {port}");
                 sleep(Duration::from_millis(20)).await;
             }
         };
-        timeout(PATIENCE, listening).await.unwrap_or_else(|_| panic!("{command:?} does not listen on {port}"));
+        timeout(PATIENCE, listening).await.unwrap_or_else(|_| panic!("{command} does not listen on {port}"));
         process
     }
 
@@ -82,13 +84,25 @@ pub fn pinned(program: &str, processor: usize) -> Command {
     command
 }
 
+/// How many files this process, and those it starts, may have open.
+pub fn descriptors() -> usize {
+    let limits = fs::read_to_string("/proc/self/limits").unwrap_or_default();
+    let open = limits.lines().find_map(|line| line.strip_prefix("Max open files")?.split_whitespace().next());
+    open.and_then(|number| number.parse().ok()).unwrap_or(1024)
+}
+
 /// Whether a program is in `PATH`.
 pub fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(program).is_file())
 }
 
-/// A port that nobody listens on.
+/// A port that nobody listens on, below those that the kernel gives to whoever connects: those may be taken by the time.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+    loop {
+        let port = fastrand::u16(10_000..32_000);
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
+    }
 }

@@ -3,10 +3,11 @@
 //! Machines are shared, so that only ratios within one run say something: every figure is the median of some fresh starts, in
 //! turns, and stands beside nginx doing the same work in the same run. The proxy has processor 0 to itself where there
 //! are two; load, upstream and Redis share the other. Arguments, each with a number: `--seconds`, `--repetitions`,
-//! `--connections`, `--rate` (of the open loop).
+//! `--connections`, `--rate` (of the open loop). With `--scale` it tells instead how cxgate does as there is more of
+//! everything.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot be set up has nothing to measure")]
-#![expect(clippy::print_stdout, reason = "its output is what it is for")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is what it is for")]
 #![expect(unreachable_pub, reason = "in a binary nothing is reachable; `pub` says what a module offers")]
 
 use std::{env, net::SocketAddr, time::Duration};
@@ -16,17 +17,22 @@ use tokio::{
     net::TcpListener,
 };
 
+mod bare;
+mod cluster;
 mod generator;
 mod machine;
 mod programs;
+mod report;
 mod scale;
+mod store;
 
 use generator::Load;
-use machine::Usage;
-use programs::{Program, SCENARIOS, Scenario};
+use programs::{Program, SCENARIOS, Scenario, Work};
+use report::{Figures, Sample, Samples};
+use store::Store;
 
-/// Says that this process has its processor already.
-const PINNED: &str = "CXGATE_BENCH_PINNED";
+/// Says that this process has its processor already. Not named after cxgate, which knows all variables that are.
+const PINNED: &str = "BENCH_PINNED";
 
 /// How a run is made.
 #[derive(Clone, Copy)]
@@ -35,79 +41,54 @@ struct Plan {
     repetitions: u32,
     connections: usize,
     rate: u32,
+    scale: bool,
 }
-
-/// What one fresh start showed.
-#[derive(Clone, Copy)]
-struct Sample {
-    program: Program,
-    scenario: &'static str,
-    figures: [f64; COLUMNS.len()],
-}
-
-const COLUMNS: [&str; 8] = ["CPU µs", "Redis µs", "p50 µs", "p99 µs", "p99.9 µs", "resident MiB", "refused %", "strange"];
 
 fn main() {
+    let arguments: Vec<String> = env::args().skip(1).collect();
+    if let Some((bare::ARGUMENT, ports)) = arguments.split_first().map(|(first, rest)| (first.as_str(), rest)) {
+        return bare::run(ports);
+    }
     if env::var_os(PINNED).is_none() {
         let program = env::current_exe().expect("this program");
         let mut command = machine::pinned(&program.to_string_lossy(), machine::AROUND);
-        let status = command.args(env::args_os().skip(1)).env(PINNED, "1").status().expect("this program again");
+        let status = command.args(arguments).env(PINNED, "1").status().expect("this program again");
         std::process::exit(status.code().unwrap_or(1));
     }
-    let plan = Plan::asked_for();
+    let plan = Plan::asked_for(&arguments);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let upstream = upstream().await;
-        compare(plan, upstream).await;
-        scale::print(plan, upstream).await;
+        if plan.scale {
+            cluster::print(plan, upstream).await;
+            scale::print(plan, upstream).await;
+        } else {
+            let samples = compare(plan, upstream).await;
+            samples.print_tables();
+            samples.print_targets();
+            scale::print_memory(plan, upstream).await;
+        }
     });
 }
 
-async fn compare(plan: Plan, upstream: SocketAddr) {
+async fn compare(plan: Plan, upstream: SocketAddr) -> Samples {
     let mut samples = Vec::new();
-    for _ in 0..plan.repetitions {
+    for pass in 1..=plan.repetitions {
         for scenario in SCENARIOS {
-            for program in Program::ALL.into_iter().filter(|program| program.takes_part(scenario)) {
+            eprintln!("pass {pass} of {}, {}", plan.repetitions, scenario.name);
+            let taking_part = |program: &Program| program.takes_part(scenario) && program.missing().is_none();
+            for program in Program::ALL.into_iter().filter(taking_part) {
                 samples.push(plan.measure(program, scenario, upstream).await);
             }
         }
     }
-    for scenario in SCENARIOS {
-        let clients = scenario.clients;
-        println!(
-            "\n{}: {clients} clients, {}",
-            scenario.name,
-            scenario.limit.map_or("no limit".into(), |(capacity, rate)| {
-                format!("each with {capacity} tokens and {rate} more a second")
-            })
-        );
-        println!("{:<16}{:>9}{}", "", "ratio", COLUMNS.map(|column| format!("{column:>14}")).concat());
-        let median = |program| median_of(&samples, program, scenario.name);
-        let nginx = median(Program::Nginx).map_or(f64::NAN, |figures| figures[0]);
-        for program in Program::ALL {
-            let Some(figures) = median(program) else { continue };
-            let cells = figures.map(|figure| format!("{figure:>14.1}")).concat();
-            println!("{:<16}{:>9.2}{cells}", program.name(), figures[0] / nginx);
-        }
-    }
-}
-
-fn median_of(samples: &[Sample], program: Program, scenario: &str) -> Option<[f64; COLUMNS.len()]> {
-    let matching = || samples.iter().filter(|sample| sample.program == program && sample.scenario == scenario);
-    matching().next()?;
-    Some(std::array::from_fn(|column| median(matching().map(|sample| sample.figures[column]).collect())))
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    Samples(samples)
 }
 
 // === impl Plan ===
 
 impl Plan {
-    fn asked_for() -> Self {
-        let arguments: Vec<String> = env::args().collect();
+    fn asked_for(arguments: &[String]) -> Self {
         let number = |name: &str, default: u32| {
             let place = arguments.iter().position(|argument| argument == name);
             place.and_then(|place| arguments.get(place + 1)?.parse().ok()).unwrap_or(default)
@@ -117,6 +98,7 @@ impl Plan {
             repetitions: number("--repetitions", 3),
             connections: usize::try_from(number("--connections", 64)).unwrap_or(64),
             rate: number("--rate", 2_000),
+            scale: arguments.iter().any(|argument| argument == "--scale"),
         }
     }
 
@@ -124,28 +106,32 @@ impl Plan {
     #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
     async fn measure(self, program: Program, scenario: Scenario, upstream: SocketAddr) -> Sample {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let running = program.start(folder.path(), upstream.port(), scenario.limit, 1).await;
+        let Scenario { clients, limit, .. } = scenario;
+        let work = Work { folder: folder.path(), upstream: upstream.port(), limit, limits: 1 };
+        let running = program.start(work).await;
         let address = SocketAddr::from(([127, 0, 0, 1], running.port));
         let Self { connections, duration, .. } = self;
-        let load = Load { address, connections, clients: scenario.clients, duration };
+        let load = Load { address, connections, at_once: connections, clients, duration };
         Load { duration: duration / 3, ..load }.closed().await;
-        let usage = || (running.proxy.usage(), running.redis.as_ref().map_or(Usage::default(), machine::Process::usage));
-        let (proxy, redis) = usage();
+        let calls = || running.store.as_ref().map_or(0, Store::calls);
+        let ((proxy, redis), called) = (running.usage(), calls());
         let answers = load.closed().await;
-        let (proxy_after, redis_after) = usage();
+        let ((proxy_after, redis_after), called_after) = (running.usage(), calls());
         let mut timed = load.open(self.rate).await;
         let requests = answers.all().max(1) as f64;
-        let each = |before: Usage, after: Usage| (after.cpu - before.cpu) as f64 / 1e3 / requests;
-        let figures = [
-            each(proxy, proxy_after),
-            each(redis, redis_after),
-            timed.quantile(0.5),
-            timed.quantile(0.99),
-            timed.quantile(0.999),
-            proxy_after.resident as f64 / f64::from(1 << 20),
-            answers.refused as f64 * 100.0 / requests,
-            answers.strange as f64,
-        ];
+        let figures = Figures {
+            proxy: (proxy_after.cpu - proxy.cpu) as f64 / 1e3 / requests,
+            redis: (redis_after.cpu - redis.cpu) as f64 / 1e3 / requests,
+            calls: (called_after - called) as f64 / requests,
+            half: timed.quantile(0.5),
+            most: timed.quantile(0.99),
+            nearly_all: timed.quantile(0.999),
+            resident: proxy_after.resident as f64 / f64::from(1 << 20),
+            rate: requests / duration.as_secs_f64(),
+            busy: (proxy_after.cpu - proxy.cpu) as f64 / 1e7 / duration.as_secs_f64(),
+            refused: answers.refused as f64 * 100.0 / requests,
+            strange: (answers.strange + timed.strange) as f64,
+        };
         Sample { program, scenario: scenario.name, figures }
     }
 }

@@ -1,8 +1,12 @@
 //! What is measured: cxgate, and what is installed of its peers, each doing the same work with one processor.
 
-use std::{fs, path::Path};
+use std::{env, fs, path::Path};
 
-use super::machine::{AROUND, MEASURED, Process, free_port, is_installed};
+use super::{
+    bare,
+    machine::{MEASURED, Process, Usage, free_port, is_installed},
+    store::Store,
+};
 
 /// What clients do, and what they may.
 #[derive(Clone, Copy)]
@@ -27,73 +31,135 @@ pub enum Program {
     Nginx,
     Haproxy,
     Traefik,
+    Bare,
+    BareOnRedis,
     Cxgate,
     CxgateOnRedis,
+}
+
+/// What a proxy has before it and behind it, and what it is to do.
+#[derive(Clone, Copy)]
+pub struct Work<'a> {
+    /// Where its files go.
+    pub folder: &'a Path,
+    /// The port of what it forwards to.
+    pub upstream: u16,
+    /// Tokens each client has and gets a second; none where nothing limits.
+    pub limit: Option<(u32, u32)>,
+    /// How many limits of that kind there are, of cxgate.
+    pub limits: usize,
 }
 
 /// A proxy that runs, and the store it asks.
 pub struct Running {
     pub port: u16,
     pub proxy: Process,
-    pub redis: Option<Process>,
+    pub store: Option<Store>,
+}
+
+impl Running {
+    /// What the proxy has used, and what Redis has.
+    pub fn usage(&self) -> (Usage, Usage) {
+        (self.proxy.usage(), self.store.as_ref().map_or(Usage::default(), Store::usage))
+    }
 }
 
 impl Program {
     /// All of them; nginx comes first, because the others are compared with it.
-    pub const ALL: [Self; 5] = [Self::Nginx, Self::Haproxy, Self::Traefik, Self::Cxgate, Self::CxgateOnRedis];
+    pub const ALL: [Self; 7] =
+        [Self::Nginx, Self::Haproxy, Self::Traefik, Self::Bare, Self::BareOnRedis, Self::Cxgate, Self::CxgateOnRedis];
 
     pub fn name(self) -> &'static str {
         match self {
             Self::Nginx => "nginx",
-            Self::Haproxy => "haproxy",
-            Self::Traefik => "traefik, Redis",
+            Self::Haproxy => "HAProxy",
+            Self::Traefik => "Traefik, Redis",
+            Self::Bare => "bare hyper",
+            Self::BareOnRedis => "bare, Redis",
             Self::Cxgate => "cxgate",
             Self::CxgateOnRedis => "cxgate, Redis",
         }
     }
 
-    /// Whether it is here, and the scenario says something about it.
+    /// Whether it does what the scenario asks for.
     pub fn takes_part(self, scenario: Scenario) -> bool {
         match self {
-            Self::Nginx => is_installed("nginx"),
-            Self::Haproxy => is_installed("haproxy"),
-            Self::Traefik => is_installed("traefik") && is_installed("redis-server"),
-            Self::Cxgate => true,
-            Self::CxgateOnRedis => is_installed("redis-server") && scenario.limit.is_some(),
+            Self::Nginx | Self::Haproxy | Self::Traefik | Self::Cxgate => true,
+            Self::Bare => scenario.limit.is_none(),
+            Self::BareOnRedis | Self::CxgateOnRedis => scenario.limit.is_some(),
         }
     }
 
-    /// Starts it, with its files below `folder`, in front of an upstream, with `limits` limits of one kind.
-    pub async fn start(self, folder: &Path, upstream: u16, limit: Option<(u32, u32)>, limits: usize) -> Running {
+    /// What of it cannot be found here.
+    pub fn missing(self) -> Option<&'static str> {
+        let needed: &[&str] = match self {
+            Self::Nginx => &["nginx"],
+            Self::Haproxy => &["haproxy"],
+            Self::Traefik => &["traefik", "redis-server"],
+            Self::Bare | Self::Cxgate => &[],
+            Self::BareOnRedis | Self::CxgateOnRedis => &["redis-server"],
+        };
+        needed.iter().find(|program| !is_installed(program)).copied()
+    }
+
+    /// Starts it, and a Redis where it keeps its buckets there.
+    pub async fn start(self, work: Work<'_>) -> Running {
+        let stored = match self {
+            Self::Traefik => work.limit.is_some(),
+            _ => matches!(self, Self::BareOnRedis | Self::CxgateOnRedis),
+        };
+        let store = if stored { Some(Store::start(work.folder, false).await) } else { None };
         let port = free_port();
-        let wants_redis = self == Self::CxgateOnRedis || (self == Self::Traefik && limit.is_some());
-        let redis_port = free_port();
-        let redis = if wants_redis { Some(redis(folder, redis_port).await) } else { None };
-        let file = folder.join("proxy.conf").to_string_lossy().into_owned();
-        let (text, command): (_, Vec<&str>) = match self {
-            Self::Nginx => (nginx(folder, port, upstream, limit), vec!["nginx", "-c", &file]),
-            Self::Haproxy => (haproxy(port, upstream, limit), vec!["haproxy", "-db", "-f", &file]),
-            Self::Traefik => (traefik(port, upstream, limit, redis_port), vec!["traefik", "--configFile", &file]),
-            Self::Cxgate => (cxgate(port, upstream, limit, limits, None), vec![CXGATE, "run", "--config", &file]),
-            Self::CxgateOnRedis => {
-                (cxgate(port, upstream, limit, limits, Some(redis_port)), vec![CXGATE, "run", "--config", &file])
+        let proxy = self.start_before(work, port, store.as_slice()).await;
+        Running { port, proxy, store }
+    }
+
+    /// Starts it on a port, before a Redis, or a Cluster of several, or none.
+    pub async fn start_before(self, work: Work<'_>, port: u16, stores: &[Store]) -> Process {
+        let file = work.folder.join("proxy.yml").to_string_lossy().into_owned();
+        let redis = stores.first().map(Store::port);
+        let (text, command): (_, Vec<String>) = match self {
+            Self::Nginx => (nginx(port, work), vec!["nginx".into(), "-c".into(), file.clone()]),
+            Self::Haproxy => (haproxy(port, work), vec!["haproxy".into(), "-db".into(), "-f".into(), file.clone()]),
+            Self::Traefik => (
+                traefik(work, redis),
+                vec![
+                    "traefik".into(),
+                    format!("--entryPoints.web.address=127.0.0.1:{port}"),
+                    format!("--providers.file.filename={file}"),
+                    "--global.checkNewVersion=false".into(),
+                    "--global.sendAnonymousUsage=false".into(),
+                ],
+            ),
+            Self::Bare | Self::BareOnRedis => (String::new(), bare(port, work, redis)),
+            Self::Cxgate | Self::CxgateOnRedis => {
+                (cxgate(port, work, stores), vec![CXGATE.into(), "run".into(), "--config".into(), file.clone()])
             }
         };
-        fs::write(&file, text.replace("FOLDER", &folder.to_string_lossy())).expect("a file can be written");
-        Running { port, proxy: Process::start(&command, MEASURED, port).await, redis }
+        fs::write(&file, text).expect("a file can be written");
+        Process::start(&command, MEASURED, port).await
     }
 }
 
 const CXGATE: &str = env!("CARGO_BIN_EXE_cxgate");
 
-async fn redis(folder: &Path, port: u16) -> Process {
-    let (text, folder) = (port.to_string(), folder.to_string_lossy());
-    let command = ["redis-server", "--port", &text, "--bind", "127.0.0.1", "--save", "", "--dir", &folder];
-    Process::start(&command, AROUND, port).await
+fn bare(port: u16, Work { upstream, limit, .. }: Work<'_>, redis: Option<u16>) -> Vec<String> {
+    let program = env::current_exe().expect("this program").to_string_lossy().into_owned();
+    let mut command = vec![program, bare::ARGUMENT.into(), port.to_string(), upstream.to_string()];
+    if let Some(((capacity, rate), redis)) = limit.zip(redis) {
+        command.extend([redis.to_string(), capacity.to_string(), rate.to_string()]);
+    }
+    command
 }
 
-fn cxgate(port: u16, upstream: u16, limit: Option<(u32, u32)>, limits: usize, redis: Option<u16>) -> String {
-    let store = redis.map_or(String::new(), |redis| format!("redis = \"redis://127.0.0.1:{redis}/0\"\n"));
+/// Where Redis does not answer, which is not what is measured, answers are strange.
+fn cxgate(port: u16, Work { upstream, limit, limits, .. }: Work<'_>, stores: &[Store]) -> String {
+    let urls: Vec<_> = stores.iter().map(|store| format!("\"redis://127.0.0.1:{}\"", store.port())).collect();
+    let store = match stores {
+        [] => String::new(),
+        [alone] if !alone.is_clustered() => format!("redis = {}\n", urls[0]),
+        _ => format!("redis = [{}]\n", urls.join(", ")),
+    };
     let limit = |number: usize| {
         let (capacity, rate) = limit?;
         Some(format!(
@@ -104,13 +170,13 @@ fn cxgate(port: u16, upstream: u16, limit: Option<(u32, u32)>, limits: usize, re
     let limits: String = (0..limits).filter_map(limit).collect();
     format!(
         "[listen]\naddress = \"127.0.0.1:{port}\"\nmax_connections = 20000\n[admin]\naddress = \"127.0.0.1:{}\"\n\
-         [store]\nmax_buckets = 8000000\n{store}[upstreams.stub]\nurl = \"http://127.0.0.1:{upstream}\"\n\
+         [store]\nmax_buckets = 8000000\ndeadline = \"2s\"\non_failure = \"deny\"\n{store}[upstreams.stub]\nurl = \"http://127.0.0.1:{upstream}\"\n\
          max_connections = 20000\n[[routes]]\nname = \"bench\"\npaths = [\"/\"]\nupstream = \"stub\"\n{limits}",
         free_port()
     )
 }
 
-fn nginx(folder: &Path, port: u16, upstream: u16, limit: Option<(u32, u32)>) -> String {
+fn nginx(port: u16, Work { folder, upstream, limit, .. }: Work<'_>) -> String {
     let (zone, limit) = limit.map_or_else(Default::default, |(capacity, rate)| {
         let zone = format!("limit_req_zone $http_x_client_id zone=clients:64m rate={rate}r/s; limit_req_status 429;");
         (zone, format!("limit_req zone=clients burst={} nodelay;", capacity - 1))
@@ -129,7 +195,7 @@ fn nginx(folder: &Path, port: u16, upstream: u16, limit: Option<(u32, u32)>) -> 
 }
 
 /// Its window of five seconds admits what a bucket would over the same time.
-fn haproxy(port: u16, upstream: u16, limit: Option<(u32, u32)>) -> String {
+fn haproxy(port: u16, Work { upstream, limit, .. }: Work<'_>) -> String {
     let limit = limit.map_or_else(String::new, |(capacity, rate)| {
         format!(
             "  stick-table type string len 64 size 1m expire 30s store gpc0,gpc0_rate(5s)\n\
@@ -146,8 +212,8 @@ fn haproxy(port: u16, upstream: u16, limit: Option<(u32, u32)>) -> String {
     )
 }
 
-fn traefik(port: u16, upstream: u16, limit: Option<(u32, u32)>, redis: u16) -> String {
-    let limit = limit.map(|(capacity, rate)| {
+fn traefik(Work { upstream, limit, .. }: Work<'_>, redis: Option<u16>) -> String {
+    let limit = limit.zip(redis).map(|((capacity, rate), redis)| {
         format!(
             "  middlewares:\n    limit:\n      rateLimit:\n        average: {rate}\n        burst: {capacity}\n\
              \x20       sourceCriterion: {{ requestHeaderName: X-Client-Id }}\n\
@@ -156,8 +222,7 @@ fn traefik(port: u16, upstream: u16, limit: Option<(u32, u32)>, redis: u16) -> S
     });
     let middlewares = if limit.is_some() { "middlewares: [limit], " } else { "" };
     format!(
-        "entryPoints: {{ web: {{ address: \"127.0.0.1:{port}\" }} }}\nproviders: {{ file: {{ filename: \"FOLDER/proxy.conf\" }} }}\n\
-         http:\n  routers:\n    all: {{ rule: \"PathPrefix(`/`)\", {middlewares}service: stub }}\n\
+        "http:\n  routers:\n    all: {{ rule: \"PathPrefix(`/`)\", {middlewares}service: stub }}\n\
          \x20 services:\n    stub: {{ loadBalancer: {{ servers: [{{ url: \"http://127.0.0.1:{upstream}\" }}] }} }}\n{}",
         limit.unwrap_or_default()
     )
