@@ -247,11 +247,11 @@ end
 local function write_state(key, state, seconds)
   local text = texts[seconds]
   if not text then
-    text = string.format('%d', seconds)
+    text = string.format('%d000', seconds)
     texts[seconds] = text
   end
   states[key] = state
-  call('SETEX', key, text, state)
+  call('PSETEX', key, text, state)
 end
 
 local changed, kept, window = {}, {}, nil
