@@ -30,25 +30,22 @@ pub(super) struct Open(Gauge);
 
 impl Stream {
     /// Ready when the upstream has said nothing that nobody has read. Of TLS something may be there: session tickets, which
-    /// are read here.
+    /// are read here; and what was decrypted together with the last answer, of which the kernel no longer knows.
     pub(super) fn poll_quiet(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.has_unread()? {
-            let mut bytes = [MaybeUninit::uninit(); 256];
-            let mut buffer = ReadBuf::uninit(&mut bytes);
-            match Pin::new(&mut *self).poll_read(context, &mut buffer) {
-                Poll::Ready(Ok(())) if buffer.filled().is_empty() => {
-                    return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
-                }
-                Poll::Ready(Ok(())) => {
-                    return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Unsolicited)));
-                }
-                Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
-                // Either there were only tickets, or the runtime has yet to hear of the bytes, and wakes us then.
-                Poll::Pending if self.has_unread()? => return Poll::Pending,
-                Poll::Pending => {}
-            }
+        if matches!(self, Self::Plain(_)) && !self.has_unread()? {
+            return Poll::Ready(Ok(()));
         }
-        Poll::Ready(Ok(()))
+        let mut bytes = [MaybeUninit::uninit(); 256];
+        let mut buffer = ReadBuf::uninit(&mut bytes);
+        match Pin::new(&mut *self).poll_read(context, &mut buffer) {
+            Poll::Ready(Ok(())) if buffer.filled().is_empty() => Poll::Ready(Err(io::ErrorKind::ConnectionReset.into())),
+            Poll::Ready(Ok(())) => Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, Fault::Unsolicited))),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            // The runtime has yet to hear of the bytes, and wakes us then.
+            Poll::Pending if self.has_unread()? => Poll::Pending,
+            // There were only tickets, if anything.
+            Poll::Pending => Poll::Ready(Ok(())),
+        }
     }
 
     /// Whether the kernel holds bytes for us, or the end of them, whatever the runtime has heard of it so far.

@@ -37,9 +37,13 @@ impl Authority {
         Self { issuer: Issuer::new(params, key), file }
     }
 
-    /// A server for `name` that answers "secret" to one request a connection, and tells the name (SNI) and the protocol
-    /// (ALPN) it was asked for.
+    /// A server for `name` that answers "secret", and tells the name (SNI) and the protocol (ALPN) it was asked for.
     async fn serve(&self, name: &str) -> (SocketAddr, mpsc::UnboundedReceiver<(String, Vec<u8>)>) {
+        self.serve_with(name, "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret".into()).await
+    }
+
+    /// The same with another answer, to the first request of each connection. None is closed.
+    async fn serve_with(&self, name: &str, answer: Vec<u8>) -> (SocketAddr, mpsc::UnboundedReceiver<(String, Vec<u8>)>) {
         let key = KeyPair::generate().expect("a key");
         let params = CertificateParams::new(vec![name.to_owned()]).expect("a name");
         let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
@@ -56,6 +60,7 @@ impl Authority {
         let address = listener.local_addr().expect("a bound socket");
         let (tell, told) = mpsc::unbounded_channel();
         tokio::spawn(async move {
+            let mut kept = Vec::new();
             while let Ok((stream, _)) = listener.accept().await {
                 let Ok(mut stream) = acceptor.accept(stream).await else { continue };
                 let session = stream.get_ref().1;
@@ -64,8 +69,8 @@ impl Authority {
                 if tell.send((name, protocol)).is_err() || stream.read(&mut [0; 1024]).await.is_err() {
                     return;
                 }
-                let answer = b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\nsecret";
-                let _ = stream.write_all(answer).await;
+                let _ = stream.write_all(&answer).await;
+                kept.push(stream);
             }
         });
         (address, told)
@@ -88,6 +93,23 @@ async fn an_upstream_is_believed_by_the_configured_authority_and_asked_for_by_na
     let forwarding = Forwarding::new(&tls_to("localhost", address, &authority));
     assert_eq!(forwarding.get("/").await.unwrap(), "secret");
     assert_eq!(told.recv().await.unwrap(), ("localhost".to_owned(), b"http/1.1".to_vec()));
+}
+
+#[tokio::test]
+async fn what_was_decrypted_together_with_an_answer_is_no_answer() {
+    let authority = Authority::new();
+    // Whoever reads as much as it has room for may read one of these to its last byte, and leave the rest with TLS.
+    for length in [1024, 2048, 4096, 8192] {
+        let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", length - 100);
+        let body = "a".repeat(length - 100);
+        let padded = head.replacen("\r\n", &format!("\r\nx: {}\r\n", "b".repeat(100 - 5 - head.len())), 1);
+        let answer = padded + &body + "HTTP/1.1 200 OK\r\ncontent-length: 6\r\n\r\npoison";
+        let (address, _told) = authority.serve_with("localhost", answer.into()).await;
+        let forwarding = Forwarding::new(&tls_to("localhost", address, &authority));
+        for _ in 0..2 {
+            assert_eq!(forwarding.get("/").await.unwrap(), body);
+        }
+    }
 }
 
 #[tokio::test]
