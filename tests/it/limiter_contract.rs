@@ -3,7 +3,7 @@
 //!
 //! The scripts read Redis' clock in one place; here that place reads the test's time instead, and nothing else is changed.
 
-use std::time::Duration;
+use std::{cell::RefCell, fmt, time::Duration};
 
 use arrayvec::ArrayVec;
 use cxgate::{
@@ -19,6 +19,10 @@ use cxgate::{
     },
 };
 use prometheus_client::metrics::gauge::Gauge;
+use proptest::{
+    strategy::Strategy,
+    test_runner::{Config as ProptestConfig, TestCaseError, TestRunner},
+};
 use redis::{Cmd, aio::MultiplexedConnection};
 
 use crate::support::redis_server::RedisServer;
@@ -156,6 +160,25 @@ impl Subject for Scripted {
         let command = self.keys.pause(self.digest(Script::Pause), charge);
         self.call(command, now).await;
     }
+}
+
+/// Holds the scripts to `check` in random cases, each of which finds Redis empty.
+fn in_random_cases<T: fmt::Debug>(
+    config: ProptestConfig,
+    cases: &impl Strategy<Value = T>,
+    check: &impl AsyncFn(&mut Scripted, T) -> Result<(), TestCaseError>,
+) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let server = RedisServer::start();
+    let redis = RefCell::new(runtime.block_on(Scripted::new(&server)));
+    let checked = TestRunner::new(config).run(cases, |case| {
+        let redis = &mut *redis.borrow_mut();
+        runtime.block_on(async {
+            redis::cmd("FLUSHALL").query_async::<()>(&mut redis.connection).await.unwrap();
+            check(redis, case).await
+        })
+    });
+    checked.unwrap();
 }
 
 // === the table ===

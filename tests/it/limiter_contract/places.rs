@@ -6,7 +6,7 @@ use std::{
 };
 
 use cxgate::limiter::redis::places::Name;
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -50,39 +50,31 @@ fn any_trace() -> impl Strategy<Value = Vec<(i64, Step)>> {
 
 #[test]
 fn places_are_granted_and_forgotten_as_specified() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let server = RedisServer::start();
-    let redis = std::cell::RefCell::new(runtime.block_on(Scripted::new(&server)));
-    let checked = TestRunner::default().run(&any_trace(), |trace| {
-        let redis = &mut *redis.borrow_mut();
-        runtime.block_on(async {
-            redis::cmd("FLUSHALL").query_async::<()>(&mut redis.connection).await.unwrap();
-            let (mut specification, mut now) = (Leases::default(), BEGIN / 1000);
-            for (pause, (places, most)) in &trace {
-                now = now.saturating_add_signed(*pause);
-                let named = |(holder, place): &(u8, u8)| (client(&holder.to_string()), Name(u128::from(*place)));
-                let places: Vec<_> = places.iter().map(named).collect();
-                let command = redis.keys.places(redis.digest(Script::Places), &places, *most, LIFETIME);
-                let held = redis.call(command, now * 1000).await;
-                let expected = i64::try_from(specification.speak_for(&places, *most, now)).unwrap();
-                prop_assert_eq!(held, redis::Value::Int(expected));
-            }
-            for (holder, leases) in specification.0.iter().filter(|(_, leases)| !leases.is_empty()) {
-                let name = format!("test:1:places:{holder}");
-                let mut held: Vec<(Vec<u8>, u64)> = redis::cmd("ZRANGE")
-                    .arg(&name)
-                    .arg("0 -1 WITHSCORES".split(' ').collect::<Vec<_>>())
-                    .query_async(&mut redis.connection)
-                    .await
-                    .unwrap();
-                held.sort_unstable();
-                let expected: Vec<_> = leases.iter().map(|(place, till)| (place.0.to_be_bytes().to_vec(), *till)).collect();
-                prop_assert_eq!(held, expected);
-                let left: i64 = redis::cmd("PTTL").arg(name).query_async(&mut redis.connection).await.unwrap();
-                prop_assert!((1..=30_000).contains(&left), "{left} ms");
-            }
-            Ok(())
-        })
+    in_random_cases(ProptestConfig::default(), &any_trace(), &async |redis, trace| {
+        let (mut specification, mut now) = (Leases::default(), BEGIN / 1000);
+        for (pause, (places, most)) in &trace {
+            now = now.saturating_add_signed(*pause);
+            let named = |(holder, place): &(u8, u8)| (client(&holder.to_string()), Name(u128::from(*place)));
+            let places: Vec<_> = places.iter().map(named).collect();
+            let command = redis.keys.places(redis.digest(Script::Places), &places, *most, LIFETIME);
+            let held = redis.call(command, now * 1000).await;
+            let expected = i64::try_from(specification.speak_for(&places, *most, now)).unwrap();
+            prop_assert_eq!(held, redis::Value::Int(expected));
+        }
+        for (holder, leases) in specification.0.iter().filter(|(_, leases)| !leases.is_empty()) {
+            let name = format!("test:1:places:{holder}");
+            let mut held: Vec<(Vec<u8>, u64)> = redis::cmd("ZRANGE")
+                .arg(&name)
+                .arg("0 -1 WITHSCORES".split(' ').collect::<Vec<_>>())
+                .query_async(&mut redis.connection)
+                .await
+                .unwrap();
+            held.sort_unstable();
+            let expected: Vec<_> = leases.iter().map(|(place, till)| (place.0.to_be_bytes().to_vec(), *till)).collect();
+            prop_assert_eq!(held, expected);
+            let left: i64 = redis::cmd("PTTL").arg(name).query_async(&mut redis.connection).await.unwrap();
+            prop_assert!((1..=30_000).contains(&left), "{left} ms");
+        }
+        Ok(())
     });
-    checked.unwrap();
 }

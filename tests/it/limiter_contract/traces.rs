@@ -1,7 +1,7 @@
 //! Random traces: whatever is asked in whatever order, and whatever the clock does, all three answer the same.
 
 use cxgate::limiter::{bucket::AHEAD_MAX, window::Window};
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -184,35 +184,19 @@ fn in_bursts((limits, steps): Trace) -> Trace {
 
 #[test]
 fn random_traces_get_the_same_answers_from_all_three() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let server = RedisServer::start();
-    let redis = std::cell::RefCell::new(runtime.block_on(Scripted::new(&server)));
-    let checked = TestRunner::default().run(&any_trace(), |trace| {
-        let redis = &mut *redis.borrow_mut();
-        runtime.block_on(async {
-            redis::cmd("FLUSHALL").query_async::<()>(&mut redis.connection).await.unwrap();
-            let expected = answers(&mut Specification::default(), &trace).await;
-            prop_assert_eq!(&answers(&mut Memory::new(1000, Gauge::default()), &trace).await, &expected, "memory");
-            prop_assert_eq!(&answers(redis, &trace).await, &expected, "Redis");
-            Ok(())
-        })
+    in_random_cases(ProptestConfig::default(), &any_trace(), &async |redis, trace| {
+        let expected = answers(&mut Specification::default(), &trace).await;
+        prop_assert_eq!(&answers(&mut Memory::new(1000, Gauge::default()), &trace).await, &expected, "memory");
+        prop_assert_eq!(&answers(redis, &trace).await, &expected, "Redis");
+        Ok(())
     });
-    checked.unwrap();
 }
 
 #[test]
 fn decisions_in_one_call_are_the_same_as_one_after_another() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let server = RedisServer::start();
-    let redis = std::cell::RefCell::new(runtime.block_on(Scripted::new(&server)));
-    let checked = TestRunner::default().run(&any_trace().prop_map(in_bursts), |trace| {
-        let redis = &mut *redis.borrow_mut();
-        runtime.block_on(async {
-            redis::cmd("FLUSHALL").query_async::<()>(&mut redis.connection).await.unwrap();
-            let expected = answers(&mut Specification::default(), &trace).await;
-            prop_assert_eq!(&answers_together(redis, &trace).await, &expected);
-            Ok(())
-        })
+    in_random_cases(ProptestConfig::default(), &any_trace().prop_map(in_bursts), &async |redis, trace| {
+        let expected = answers(&mut Specification::default(), &trace).await;
+        prop_assert_eq!(&answers_together(redis, &trace).await, &expected);
+        Ok(())
     });
-    checked.unwrap();
 }

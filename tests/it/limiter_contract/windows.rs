@@ -7,7 +7,7 @@ use cxgate::limiter::{
     waiting,
     window::{RESERVED_MARKS_MAX, Window},
 };
-use proptest::{prelude::*, test_runner::TestRunner};
+use proptest::prelude::*;
 
 use super::*;
 
@@ -167,21 +167,12 @@ async fn answers(subject: &mut impl Subject, (window, steps): &Flood) -> Vec<Ver
 
 #[test]
 fn a_flood_gets_the_same_answers_from_all_three() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let server = RedisServer::start();
-    let redis = std::cell::RefCell::new(runtime.block_on(Scripted::new(&server)));
-    let config = proptest::test_runner::Config { cases: 12, ..Default::default() };
-    let checked = TestRunner::new(config).run(&any_flood(), |flood| {
-        let redis = &mut *redis.borrow_mut();
-        runtime.block_on(async {
-            redis::cmd("FLUSHALL").query_async::<()>(&mut redis.connection).await.unwrap();
-            let expected = answers(&mut Specification::default(), &flood).await;
-            prop_assert_eq!(&answers(&mut Memory::new(1000, Gauge::default()), &flood).await, &expected, "memory");
-            prop_assert_eq!(&answers(redis, &flood).await, &expected, "Redis");
-            Ok(())
-        })
+    in_random_cases(ProptestConfig { cases: 12, ..ProptestConfig::default() }, &any_flood(), &async |redis, flood| {
+        let expected = answers(&mut Specification::default(), &flood).await;
+        prop_assert_eq!(&answers(&mut Memory::new(1000, Gauge::default()), &flood).await, &expected, "memory");
+        prop_assert_eq!(&answers(redis, &flood).await, &expected, "Redis");
+        Ok(())
     });
-    checked.unwrap();
 }
 
 #[tokio::test]
