@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
-    daemon::Daemon,
+    daemon::{Daemon, one_route},
     http::{get, get_as},
     oracle::Oracle,
     redis_server::RedisServer,
@@ -18,26 +18,20 @@ const TIME: Duration = Duration::from_secs(3);
 
 fn configuration(upstream: &StubUpstream, redis: &RedisServer) -> String {
     // Only Redis is to decide here, however busy the machine.
-    format!(
+    let more = format!(
         r#"
-        [upstreams.cxone]
-        url = "http://{}"
-        [store]
-        redis = "{}"
-        deadline = "10s"
-        on_failure = "deny"
-        [[routes]]
-        name = "all"
-        paths = ["/all"]
-        upstream = "cxone"
         [[routes.limits]]
         name = "per-client"
         per = ["client"]
         token_bucket = {{ capacity = 20, refill_per_second = 10 }}
+        [store]
+        redis = "{}"
+        deadline = "10s"
+        on_failure = "deny"
         "#,
-        upstream.address,
         redis.url()
-    )
+    );
+    one_route(upstream.address, "/all", &more)
 }
 
 /// How far a daemon's clock is ahead of ours, as it says in a refusal.

@@ -6,7 +6,7 @@ use cxgate::config::{Config, Dimension, Mode, OnFailure, Rate, Redis, TokenBucke
 use hyper::Method;
 
 use crate::support::{
-    daemon::Daemon,
+    daemon::{Daemon, one_route},
     http::{get, get_as, send},
     redis_server::RedisServer,
     stub_upstream::StubUpstream,
@@ -162,23 +162,14 @@ async fn sockets_and_messages_beyond_their_limits_pass_at_once_and_are_counted()
 #[tokio::test(flavor = "multi_thread")]
 async fn the_log_says_that_it_was_only_tried() {
     let upstream = StubUpstream::start().await;
-    let configuration = format!(
-        r#"
-[upstreams.cxone]
-url = "http://{}"
-[[routes]]
-name = "chat"
-paths = ["{CHAT}"]
-upstream = "cxone"
+    let tried = r#"
 mode = "shadow"
   [[routes.limits]]
   name = "per-client"
   per = ["client"]
-  token_bucket = {{ capacity = 1, refill_per_second = 0.001 }}
-"#,
-        upstream.address
-    );
-    let mut daemon = Daemon::start(&configuration).await;
+  token_bucket = { capacity = 1, refill_per_second = 0.001 }
+"#;
+    let mut daemon = Daemon::start(&one_route(upstream.address, CHAT, tried)).await;
     for _ in 0..5 {
         assert_eq!(get(daemon.proxy, CHAT, &[("x-client-id", "a")]).await.status, 200);
     }

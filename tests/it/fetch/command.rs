@@ -13,7 +13,10 @@ use hyper::Response;
 use tempfile::TempDir;
 use tokio::process::Command;
 
-use crate::support::stub_upstream::{Seen, StubUpstream};
+use crate::support::{
+    daemon::one_route,
+    stub_upstream::{Seen, StubUpstream},
+};
 
 /// Longest run of a fetch that ends by itself.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -38,18 +41,8 @@ impl Setting {
     /// One route for `/api` to `upstream`, which tries four times and says no more of itself than `more` does.
     pub(super) fn new(upstream: SocketAddr, more: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let configuration = format!(
-            r#"
-[upstreams.cxone]
-url = "http://{upstream}"
-[[routes]]
-name = "interactions"
-paths = ["/api"]
-upstream = "cxone"
-refund_on = []
-retry = {{ attempts = 4, base = "20ms", max = "50ms", on = [429, 500, 502, 503, 504] }}
-{more}"#
-        );
+        let retry = r#"retry = { attempts = 4, base = "20ms", max = "50ms", on = [429, 500, 502, 503, 504] }"#;
+        let configuration = one_route(upstream, "/api", &format!("refund_on = []\n{retry}\n{more}"));
         std::fs::write(folder.path().join("cxgate.toml"), configuration).unwrap();
         Self { folder, upstream }
     }

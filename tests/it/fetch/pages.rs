@@ -128,7 +128,7 @@ async fn a_command_line_no_page_can_come_of_says_why() {
         command
     };
     let named = format!(
-        "its path belongs to route `interactions`, whose upstream is http://{}, not https://elsewhere.example",
+        "its path belongs to route `chat`, whose upstream is http://{}, not https://elsewhere.example",
         upstream.address
     );
     for (command, code, expected) in [

@@ -3,23 +3,18 @@
 use tokio::net::UnixDatagram;
 
 use super::*;
-use crate::support::daemon::Daemon;
+use crate::support::daemon::{Daemon, one_route};
 
 fn configuration(upstream: std::net::SocketAddr, capacity: &str) -> String {
-    format!(
+    let limit = format!(
         r#"
-[upstreams.cxone]
-url = "http://{upstream}"
-[[routes]]
-name = "chat"
-paths = ["{CHAT}"]
-upstream = "cxone"
   [[routes.limits]]
   name = "per-client"
   per = ["client"]
   token_bucket = {{ capacity = {capacity}, refill_per_second = 0.001 }}
 "#
-    )
+    );
+    one_route(upstream, CHAT, &limit)
 }
 
 async fn metric(daemon: &Daemon, name: &str) -> String {

@@ -110,6 +110,20 @@ impl Daemon {
     }
 }
 
+/// A configuration with one route, `chat`, to one upstream; `more` begins with further keys of the route.
+pub fn one_route(upstream: SocketAddr, path: &str, more: &str) -> String {
+    format!(
+        r#"
+[upstreams.cxone]
+url = "http://{upstream}"
+[[routes]]
+name = "chat"
+paths = ["{path}"]
+upstream = "cxone"
+{more}"#
+    )
+}
+
 fn write(file: &Path, configuration: &str) {
     let listeners = "[admin]\naddress = \"127.0.0.1:0\"\n[listen]\naddress = \"127.0.0.1:0\"\n";
     std::fs::write(file, format!("{listeners}{configuration}")).unwrap();
