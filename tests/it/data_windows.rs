@@ -4,7 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use cxgate::{
     config::{Config, Factor, OnFailure, SlidingWindow},
-    limiter::{Charge, Decision, Limit, Terms, bucket::MICRO, retry_after_seconds, scale::ScaleName, window::Window},
+    limiter::{Charge, Decision, Limit, bucket::MICRO, retry_after_seconds, scale::ScaleName, window::Window},
 };
 use tokio::{
     task::JoinSet,
@@ -16,7 +16,7 @@ use crate::support::{
     oracle::{Oracle, most_within},
     redis_server::RedisServer,
     relay::{Fault, Relay},
-    rig::{DEADLINE, PATIENCE, Rig, key},
+    rig::{DEADLINE, Rig, token},
     stub_upstream::StubUpstream,
     test_gate::TestGate,
 };
@@ -42,7 +42,7 @@ fn limit(quota: u64, length: Duration) -> Limit {
 }
 
 fn charge(limit: &Limit) -> [Charge<'_>; 1] {
-    [Charge { limit, key: key("tenant"), cost: MICRO, terms: Terms::Take }]
+    [token(limit, "tenant")]
 }
 
 async fn sixty_at_once(proxy: SocketAddr) -> Vec<Answer> {
@@ -164,8 +164,7 @@ async fn a_client_that_stays_with_its_replica_gains_nothing_by_an_outage() {
 #[tokio::test]
 async fn a_factor_that_cuts_a_full_window_leaves_a_retry_after_that_is_right_to_the_second() {
     let server = RedisServer::start();
-    let on_redis = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    on_redis.until(true).await;
+    let on_redis = Rig::patient(&server, OnFailure::Deny).await;
     let embedded = Rig::over(&crate::support::rig::store());
     for rig in [on_redis, embedded] {
         let (window, mut taken) = (Duration::from_secs(20), Vec::new());

@@ -11,7 +11,7 @@ use std::{
 use cxgate::{
     config::{Factor, OnFailure},
     limiter::{
-        Charge, Decision, Limit, Terms,
+        Charge, Decision, Limit,
         bucket::{Bucket, MICRO},
         scale::ScaleName,
     },
@@ -21,7 +21,7 @@ use tokio::{task::JoinSet, time::Instant};
 use crate::support::{
     oracle::tokens,
     redis_server::RedisServer,
-    rig::{PATIENCE, Rig, key},
+    rig::{Rig, token},
 };
 
 /// Ten tokens and two a second, as a guest has.
@@ -31,14 +31,6 @@ fn guest() -> Limit {
         scale: ScaleName::of(["backend"]),
         slowest: Factor::new(0.05).unwrap(),
     }
-}
-
-/// Calls of scripts that Redis has answered.
-async fn scripts_called(server: &RedisServer) -> u64 {
-    let mut client = server.client().await;
-    let statistics: String = redis::cmd("INFO").arg("commandstats").query_async(&mut client).await.unwrap();
-    let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
 }
 
 async fn asked(rig: &Rig, charges: &[Charge<'_>]) -> Option<u64> {
@@ -53,9 +45,8 @@ async fn asked(rig: &Rig, charges: &[Charge<'_>]) -> Option<u64> {
 async fn fewer_than_one_in_a_hundred_requests_of_a_drained_client_reach_redis() {
     const CALLERS: u64 = 16;
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Local, PATIENCE);
-    rig.until(true).await;
-    let before = scripts_called(&server).await;
+    let rig = Rig::patient(&server, OnFailure::Local).await;
+    let before = server.scripts_called().await;
     let (asked_in_all, end) = (Arc::new(AtomicU64::new(0)), Instant::now() + Duration::from_secs(2));
     let mut callers = JoinSet::new();
     for _ in 0..CALLERS {
@@ -63,14 +54,14 @@ async fn fewer_than_one_in_a_hundred_requests_of_a_drained_client_reach_redis() 
         callers.spawn(async move {
             let limit = guest();
             while Instant::now() < end {
-                limiter.decide(&[Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }]).await;
+                limiter.decide(&[token(&limit, "client")]).await;
                 asked_in_all.fetch_add(1, Ordering::Relaxed);
                 tokio::task::yield_now().await;
             }
         });
     }
     callers.join_all().await;
-    let (asked_in_all, reached) = (asked_in_all.load(Ordering::Relaxed), scripts_called(&server).await - before);
+    let (asked_in_all, reached) = (asked_in_all.load(Ordering::Relaxed), server.scripts_called().await - before);
     assert!(asked_in_all > 10_000, "{asked_in_all} are too few to tell");
     assert!(reached * 100 < asked_in_all, "{reached} of {asked_in_all} reached Redis");
     // Whatever did not reach it was refused. One call may ask for every caller.
@@ -81,10 +72,9 @@ async fn fewer_than_one_in_a_hundred_requests_of_a_drained_client_reach_redis() 
 #[tokio::test]
 async fn it_refuses_what_redis_would_refuse_and_no_longer() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let limit = Limit { kind: Bucket { capacity: MICRO, rate: tokens(4) }.into(), ..guest() };
-    let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
+    let charge = [token(&limit, "client")];
     assert_eq!(asked(&rig, &charge).await, None);
     for _ in 0..5 {
         // A busy machine may have let a whole token come back.
@@ -104,10 +94,9 @@ async fn it_refuses_what_redis_would_refuse_and_no_longer() {
 #[tokio::test]
 async fn a_refund_and_a_factor_are_heeded_at_once() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), ..guest() };
-    let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
+    let charge = [token(&limit, "client")];
     let Decision::Admitted { receipt, .. } = rig.limiter.decide(&charge).await else { panic!("admitted") };
     assert!(asked(&rig, &charge).await.is_some() && asked(&rig, &charge).await.is_some());
     assert_eq!(rig.metrics.denied_fast.get(), 1);
@@ -125,18 +114,16 @@ async fn a_refund_and_a_factor_are_heeded_at_once() {
 #[tokio::test]
 async fn one_drained_limit_refuses_for_all_and_charges_none() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let narrow = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), ..guest() };
     let wide = Limit { kind: Bucket { capacity: tokens(10), rate: 1 }.into(), ..guest() };
-    let charge = |limit, name| Charge { limit, key: key(name), cost: MICRO, terms: Terms::Take };
-    let both = [charge(&wide, "wide"), charge(&narrow, "narrow")];
+    let both = [token(&wide, "wide"), token(&narrow, "narrow")];
     assert_eq!(asked(&rig, &both).await, None);
     for _ in 0..10 {
         assert_eq!(asked(&rig, &both).await.unwrap() / MICRO, 9);
     }
     assert_eq!(rig.metrics.denied_fast.get(), 9);
-    let other = [charge(&wide, "wide")];
+    let other = [token(&wide, "wide")];
     for _ in 0..9 {
         assert_eq!(asked(&rig, &other).await, None);
     }

@@ -2,19 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use cxgate::{
-    config::{Factor, OnFailure},
-    limiter::{
-        Charge, Decision, Limit, Terms,
-        bucket::{Bucket, MICRO},
-    },
-};
+use cxgate::{config::OnFailure, limiter::Decision};
 use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     oracle::{Oracle, tokens},
     redis_server::RedisServer,
-    rig::{PATIENCE, Rig, key},
+    rig::{Rig, steady, token},
 };
 
 const CALLERS: usize = 96;
@@ -26,8 +20,7 @@ async fn three_replicas_and_96_callers_of_one_key_never_exceed_its_limit() {
     let mut rigs = Vec::new();
     for _ in 0..3 {
         // Only Redis is to decide here, however busy the machine.
-        let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-        rig.until(true).await;
+        let rig = Rig::patient(&server, OnFailure::Deny).await;
         rigs.push(rig);
     }
     let oracle = Oracle::new();
@@ -36,15 +29,13 @@ async fn three_replicas_and_96_callers_of_one_key_never_exceed_its_limit() {
     for caller in 0..CALLERS {
         let (limiter, oracle) = (Arc::clone(&rigs[caller % rigs.len()].limiter), oracle.clone());
         callers.spawn(async move {
-            let bucket = Bucket { capacity: tokens(50), rate: tokens(100) };
-            let limit = Limit { kind: bucket.into(), scale: None, slowest: Factor::ONE };
+            let limit = steady(tokens(50), tokens(100));
             loop {
                 let sent = Instant::now();
                 if sent > end {
                     return;
                 }
-                match limiter.decide(&[Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }]).await
-                {
+                match limiter.decide(&[token(&limit, "client")]).await {
                     Decision::Admitted { .. } => oracle.admitted(sent),
                     Decision::Refused { .. } => tokio::task::yield_now().await,
                     other => panic!("{other:?}"),

@@ -14,11 +14,8 @@ use std::{
 };
 
 use cxgate::{
-    config::{Factor, OnFailure},
-    limiter::{
-        Charge, Decision, Limit, Limiter, Terms,
-        bucket::{Bucket, MICRO},
-    },
+    config::OnFailure,
+    limiter::{Decision, Limiter},
 };
 use redis::aio::MultiplexedConnection;
 use tokio::{
@@ -30,7 +27,7 @@ use crate::support::{
     oracle::tokens,
     redis_server::RedisServer,
     relay::{Fault, Relay},
-    rig::{DEADLINE, Rig, key},
+    rig::{DEADLINE, Rig, steady, token},
 };
 
 /// How long each fault lasts.
@@ -82,12 +79,12 @@ impl Patient {
 
 /// Asks in the name of a client until `over`.
 async fn keep_asking(limiter: Arc<Limiter>, client: usize, over: Arc<AtomicBool>) -> Seen {
-    let limit = Limit { kind: Bucket { capacity: tokens(20), rate: tokens(50) }.into(), scale: None, slowest: Factor::ONE };
-    let key = key(&format!("client {client}"));
+    let limit = steady(tokens(20), tokens(50));
+    let client = format!("client {client}");
     let mut seen = Seen::default();
     while !over.load(Ordering::Relaxed) {
         let begin = Instant::now();
-        let decision = limiter.decide(&[Charge { limit: &limit, key, cost: MICRO, terms: Terms::Take }]).await;
+        let decision = limiter.decide(&[token(&limit, &client)]).await;
         seen.latencies.push(begin.elapsed());
         match decision {
             Decision::Admitted { .. } => seen.admitted += 1,

@@ -4,10 +4,10 @@
 use std::time::Duration;
 
 use cxgate::{
-    config::{Factor, OnFailure},
+    config::OnFailure,
     limiter::{
         Charge, Decision, Limit, Terms,
-        bucket::{Bucket, MICRO},
+        bucket::MICRO,
         peek::Outlook,
         redis::script::{Flow, KeySpace, Script},
     },
@@ -16,17 +16,17 @@ use cxgate::{
 use crate::support::{
     oracle::tokens,
     redis_server::RedisServer,
-    rig::{PATIENCE, Rig, key},
+    rig::{Rig, key, steady, token},
     until,
 };
 
 /// So many tokens, refilled so slowly that no test sees it.
 fn limit(capacity: u64) -> Limit {
-    Limit { kind: Bucket { capacity: tokens(capacity), rate: 1 }.into(), scale: None, slowest: Factor::ONE }
+    steady(tokens(capacity), 1)
 }
 
 async fn ask(rig: &Rig, limit: &Limit, client: &str) -> Decision {
-    rig.limiter.decide(&[Charge { limit, key: key(client), cost: MICRO, terms: Terms::Take }]).await
+    rig.limiter.decide(&[token(limit, client)]).await
 }
 
 /// How many requests pass before one is refused.
@@ -43,7 +43,7 @@ async fn drain(rig: &Rig, limit: &Limit, client: &str) -> usize {
 
 /// What a bucket holds, in micro-tokens.
 async fn held(rig: &Rig, limit: &Limit, client: &str) -> Option<u64> {
-    let charge = Charge { limit, key: key(client), cost: MICRO, terms: Terms::Take };
+    let charge = token(limit, client);
     match rig.limiter.peek(&[charge]).await {
         Outlook::Standings { standings, .. } => standings.first().map(|standing| standing.tokens / MICRO * MICRO),
         Outlook::Unlimited | Outlook::Unavailable => None,
@@ -54,10 +54,8 @@ async fn held(rig: &Rig, limit: &Limit, client: &str) -> Option<u64> {
 async fn replicas<const N: usize>(server: &RedisServer) -> [Rig; N] {
     let mut rigs = Vec::new();
     for _ in 0..N {
-        // A Redis that is there is never given up, however busy the machine; one that died is noticed at once.
-        let rig = Rig::new(server, OnFailure::Local, PATIENCE);
-        rig.until(true).await;
-        rigs.push(rig);
+        // A Redis that died is noticed at once all the same.
+        rigs.push(Rig::patient(server, OnFailure::Local).await);
     }
     for rig in &rigs {
         rig.until_replicas(u32::try_from(N).unwrap()).await;

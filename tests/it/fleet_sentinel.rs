@@ -1,23 +1,20 @@
 //! A master that Sentinels elect: decisions follow it, without a restart, also where the old one can still be reached.
 
 use cxgate::{
-    config::{self, Factor, Secret},
-    limiter::{
-        Charge, Decision, Limit, Terms,
-        bucket::{Bucket, MICRO},
-    },
+    config::{self, Secret},
+    limiter::{Charge, Decision, Terms, bucket::MICRO},
 };
 use tokio::time::Instant;
 
 use crate::support::{
-    rig::{Rig, key, store},
+    rig::{Rig, key, steady, store},
     sentinels::Trio,
     until,
 };
 
 /// Asks for a token of a bucket that nobody has asked of before, and says whether the second server has charged it.
 async fn is_decided_by_the_replica(rig: &Rig, trio: &Trio, number: u32) -> bool {
-    let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
+    let limit = steady(MICRO, 1);
     let key = key(&number.to_string());
     let decision = rig.limiter.decide(&[Charge { limit: &limit, key, cost: MICRO, terms: Terms::Take }]).await;
     let mut client = trio.servers[1].client().await;

@@ -11,11 +11,8 @@ use std::{
 };
 
 use cxgate::{
-    config::{Factor, OnFailure},
-    limiter::{
-        Charge, Decision, Limit, Limiter, Terms,
-        bucket::{Bucket, MICRO},
-    },
+    config::OnFailure,
+    limiter::{Decision, Limiter},
 };
 use fastrand::Rng;
 use tokio::{
@@ -27,7 +24,7 @@ use crate::support::{
     oracle::{Oracle, tokens},
     redis_server::RedisServer,
     relay::{Fault, Relay},
-    rig::{DEADLINE, Rig, key},
+    rig::{DEADLINE, Rig, steady, token},
 };
 
 const CAPACITY: u64 = 6;
@@ -42,11 +39,10 @@ const STEP_MAX_MS: u64 = 200;
 
 /// Asks in the name of a client, without ever resting long, until `over`.
 async fn keep_asking(limiter: Arc<Limiter>, client: String, oracle: Oracle, over: Arc<AtomicBool>) {
-    let bucket = Bucket { capacity: tokens(CAPACITY), rate: tokens(RATE) };
-    let limit = Limit { kind: bucket.into(), scale: None, slowest: Factor::ONE };
+    let limit = steady(tokens(CAPACITY), tokens(RATE));
     while !over.load(Ordering::Relaxed) {
         let sent = Instant::now();
-        match limiter.decide(&[Charge { limit: &limit, key: key(&client), cost: MICRO, terms: Terms::Take }]).await {
+        match limiter.decide(&[token(&limit, &client)]).await {
             Decision::Admitted { .. } => oracle.admitted(sent),
             Decision::Refused { .. } => {}
             other => panic!("{other:?}"),

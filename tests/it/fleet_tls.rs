@@ -1,11 +1,8 @@
 //! Redis behind TLS and an ACL: who proves whom, and who may do what.
 
 use cxgate::{
-    config::{self, Factor},
-    limiter::{
-        Charge, Decision, Limit, Limiter, Terms,
-        bucket::{Bucket, MICRO},
-    },
+    config,
+    limiter::{Decision, Limiter, bucket::MICRO},
     metrics::Metrics,
     shutdown::Shutdown,
 };
@@ -14,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::support::{
     redis_server::RedisServer,
-    rig::{Rig, key, store},
+    rig::{Rig, steady, store, token},
 };
 
 /// A Redis that speaks TLS only and knows one user, who may write keys of ours in database 3 alone.
@@ -74,8 +71,8 @@ async fn redis_decides_behind_tls_for_a_user_who_may_do_no_more_than_that() {
     let secured = Secured::start();
     let rig = Rig::over(&secured.store("gate:p%40ss", "localhost"));
     rig.until(true).await;
-    let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
-    let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
+    let limit = steady(MICRO, 1);
+    let charge = [token(&limit, "client")];
     assert!(matches!(rig.limiter.decide(&charge).await, Decision::Admitted { .. }));
     assert!(matches!(rig.limiter.decide(&charge).await, Decision::Refused { .. }));
     rig.stop().await;

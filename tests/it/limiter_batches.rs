@@ -3,19 +3,15 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use cxgate::{
-    config::{Factor, OnFailure},
-    limiter::{
-        Charge, Decision, Limit, Terms,
-        bucket::{Bucket, MICRO},
-        window::Window,
-    },
+    config::OnFailure,
+    limiter::{Decision, Limit, bucket::MICRO, window::Window},
 };
 use tokio::task::JoinSet;
 
 use crate::support::{
     oracle::tokens,
     redis_server::RedisServer,
-    rig::{DEADLINE, PATIENCE, Rig, key},
+    rig::{DEADLINE, Rig, key, steady, token},
 };
 
 const CLIENTS: usize = 20;
@@ -24,19 +20,11 @@ const ADMITTED: usize = 3;
 
 /// Three requests, and none comes back within a test.
 fn bucket() -> Limit {
-    Limit { kind: Bucket { capacity: tokens(3), rate: 1 }.into(), scale: None, slowest: Factor::ONE }
+    steady(tokens(3), 1)
 }
 
 fn window() -> Limit {
     Limit { kind: Window { quota: tokens(3), length: 3600 * MICRO }.into(), ..bucket() }
-}
-
-/// Calls of scripts that Redis has answered.
-async fn scripts_called(server: &RedisServer) -> u64 {
-    let mut client = server.client().await;
-    let statistics: String = redis::cmd("INFO").arg("commandstats").query_async(&mut client).await.unwrap();
-    let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
-    calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
 }
 
 /// Has every client ask at the same time, while Redis is frozen; how many of each were admitted.
@@ -48,7 +36,7 @@ async fn ask_all(rig: &Rig, server: &RedisServer) -> BTreeMap<usize, usize> {
         callers.spawn(async move {
             let client = number % CLIENTS;
             let limit = if client.is_multiple_of(2) { bucket() } else { window() };
-            let charge = Charge { limit: &limit, key: key(&client.to_string()), cost: MICRO, terms: Terms::Take };
+            let charge = token(&limit, &client.to_string());
             match limiter.decide(&[charge]).await {
                 Decision::Admitted { .. } => (client, 1),
                 Decision::Refused { .. } => (client, 0),
@@ -73,11 +61,10 @@ fn each_its_limit() -> BTreeMap<usize, usize> {
 #[tokio::test]
 async fn those_who_wait_share_a_call_and_each_limit_is_exact() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
-    let before = scripts_called(&server).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
+    let before = server.scripts_called().await;
     assert_eq!(ask_all(&rig, &server).await, each_its_limit());
-    let calls = scripts_called(&server).await - before;
+    let calls = server.scripts_called().await - before;
     // One for the first, four for the others, and what the replica itself asks meanwhile.
     assert!(calls < 20, "{calls} calls for {} decisions", CLIENTS * ASKED);
     rig.stop().await;
@@ -86,8 +73,7 @@ async fn those_who_wait_share_a_call_and_each_limit_is_exact() {
 #[tokio::test]
 async fn a_spoiled_key_or_a_forgotten_script_spoils_nobodys_answer() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let name = |client: usize| format!("test:1:{}", key(&client.to_string()));
     server.tell(&format!("HSET {} a b", name(0))).await;
     server.tell(&format!("SET {} x", name(1))).await;
@@ -107,7 +93,7 @@ async fn who_waits_behind_a_call_without_an_answer_waits_no_longer_than_the_dead
         let limiter = Arc::clone(&rig.limiter);
         callers.spawn(async move {
             let limit = bucket();
-            let charge = Charge { limit: &limit, key: key(&number.to_string()), cost: MICRO, terms: Terms::Take };
+            let charge = token(&limit, &number.to_string());
             limiter.decide(&[charge]).await
         });
     }

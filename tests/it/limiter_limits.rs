@@ -25,7 +25,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     redis_server::RedisServer,
-    rig::{PATIENCE, Rig, key, store},
+    rig::{Rig, steady, store, token},
 };
 
 /// How many requests of one client are under way at once.
@@ -55,8 +55,7 @@ async fn flood(limiter: &Arc<Limiter>, limit: &Limit, time: Duration) -> (u64, D
         callers.spawn(async move {
             let mut admitted = 0;
             loop {
-                let decision =
-                    limiter.decide(&[Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }]).await;
+                let decision = limiter.decide(&[token(&limit, "client")]).await;
                 match decision {
                     Decision::Admitted { .. } => admitted += 1,
                     Decision::Refused { .. } => {}
@@ -109,8 +108,7 @@ async fn the_embedded_store_admits_no_more_than_the_limit() {
 #[tokio::test(flavor = "multi_thread")]
 async fn redis_admits_no_more_than_the_limit() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     admits_no_more_than_the_limit(&rig.limiter).await;
     rig.stop().await;
 }
@@ -118,11 +116,10 @@ async fn redis_admits_no_more_than_the_limit() {
 #[tokio::test]
 async fn a_refund_goes_to_the_store_that_charged() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Local, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Local).await;
     for limiter in [&embedded(), &rig.limiter] {
-        let limit = Limit { kind: Bucket { capacity: MICRO, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
-        let charge = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }];
+        let limit = steady(MICRO, 1);
+        let charge = [token(&limit, "client")];
         for _ in 0..3 {
             let Decision::Admitted { receipt, .. } = limiter.decide(&charge).await else { panic!("one fits") };
             assert!(matches!(limiter.decide(&charge).await, Decision::Refused { .. }));
@@ -135,8 +132,7 @@ async fn a_refund_goes_to_the_store_that_charged() {
 #[tokio::test]
 async fn every_key_has_a_lifetime() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let limits = [bucket(10, 2), bucket(1, 1000), bucket(1_000_000, 1), Limit { scale: None, ..bucket(5, 5) }];
     for turn in 0..500 {
         let hasher = KeyHasher::new(None, "test");
@@ -174,8 +170,7 @@ async fn every_key_has_a_lifetime() {
 async fn a_client_costs_redis_little_memory() {
     const CLIENTS: u64 = 50_000;
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let before = used_memory(&server).await;
     let (limit, hasher) = (bucket(10, 2), KeyHasher::new(None, "cxgate"));
     let keys = KeySpace::new("cxgate");

@@ -15,7 +15,7 @@ use tokio::{task::JoinSet, time::Instant};
 
 use crate::support::{
     redis_server::RedisServer,
-    rig::{DEADLINE, PATIENCE, Rig, key},
+    rig::{DEADLINE, PATIENCE, Rig, key, steady, token},
 };
 
 /// How much later than its deadline an answer may come on a busy machine.
@@ -23,13 +23,13 @@ const SLACK: Duration = Duration::from_secs(1);
 
 /// A million tokens, one a second.
 fn limit() -> Limit {
-    Limit { kind: Bucket { capacity: MICRO * MICRO, rate: MICRO }.into(), scale: None, slowest: Factor::ONE }
+    steady(MICRO * MICRO, MICRO)
 }
 
 /// Asks for one token; the answer must come in time.
 async fn ask(limiter: &Limiter, limit: &Limit, name: &str) -> Decision {
     let begin = Instant::now();
-    let decision = limiter.decide(&[Charge { limit, key: key(name), cost: MICRO, terms: Terms::Take }]).await;
+    let decision = limiter.decide(&[token(limit, name)]).await;
     assert!(begin.elapsed() < DEADLINE + SLACK, "took {:?}", begin.elapsed());
     decision
 }
@@ -255,7 +255,7 @@ async fn each_policy_answers_in_its_own_way() {
     server.restart();
     local.until(true).await;
     assert!(matches!(ask(&local.limiter, &two, "other").await, Decision::Refused { .. }));
-    local.limiter.refund(receipt, &[Charge { limit: &two, key: key("other"), cost: MICRO, terms: Terms::Take }]).await;
+    local.limiter.refund(receipt, &[token(&two, "other")]).await;
     assert!(is_admitted(&ask(&local.limiter, &two, "other").await));
     assert!(matches!(ask(&local.limiter, &two, "other").await, Decision::Refused { .. }));
     local.stop().await;
@@ -282,8 +282,7 @@ async fn a_redis_that_lost_everything_runs_at_the_factor_in_force() {
 #[tokio::test]
 async fn callers_that_went_away_get_nobody_else_into_their_place() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     nobody_gets_into_the_place_of_another(&rig, async || server.tell("CLIENT PAUSE 500 ALL").await).await;
     rig.stop().await;
 }
@@ -327,18 +326,13 @@ pub(crate) async fn nobody_gets_into_the_place_of_another(rig: &Rig, pause: impl
 #[tokio::test]
 async fn callers_beyond_those_that_may_wait_are_refused_at_once() {
     let server = RedisServer::start();
-    let rig = Rig::new(&server, OnFailure::Deny, PATIENCE);
-    rig.until(true).await;
+    let rig = Rig::patient(&server, OnFailure::Deny).await;
     let begin = Instant::now();
     server.tell("CLIENT PAUSE 1000 ALL").await;
     let mut callers = JoinSet::new();
     for number in 0..5000 {
         let limiter = rig.limiter.clone();
-        let ask = async move {
-            limiter
-                .decide(&[Charge { limit: &limit(), key: key(&number.to_string()), cost: MICRO, terms: Terms::Take }])
-                .await
-        };
+        let ask = async move { limiter.decide(&[token(&limit(), &number.to_string())]).await };
         callers.spawn(ask);
     }
     let mut refused = 0;
@@ -361,7 +355,7 @@ async fn failures_are_counted_by_cause() {
     let mut server = RedisServer::start();
     let rig = Rig::up(&server, OnFailure::Deny).await;
     let limit = limit();
-    let too_many = [Charge { limit: &limit, key: key("client"), cost: MICRO, terms: Terms::Take }; MAX_CHARGES + 1];
+    let too_many = [token(&limit, "client"); MAX_CHARGES + 1];
     assert!(is_unavailable(&rig.limiter.decide(&too_many).await));
     assert_eq!(rig.failures("refused"), 1);
     server.freeze();

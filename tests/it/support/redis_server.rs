@@ -75,6 +75,14 @@ impl RedisServer {
         command.query_async::<Value>(&mut self.client().await).await.unwrap();
     }
 
+    /// Calls of scripts that it has answered.
+    pub(crate) async fn scripts_called(&self) -> u64 {
+        let info = redis::cmd("INFO").arg("commandstats").query_async(&mut self.client().await).await;
+        let statistics: String = info.unwrap();
+        let calls = statistics.lines().find_map(|line| line.strip_prefix("cmdstat_evalsha:calls="));
+        calls.map_or(0, |calls| calls.split(',').next().unwrap().parse().unwrap())
+    }
+
     /// Kills it (SIGKILL); nothing it held is saved.
     pub(crate) fn stop(&mut self) {
         if let Some(mut process) = self.process.take() {

@@ -3,9 +3,10 @@
 use std::{sync::Arc, time::Duration};
 
 use cxgate::{
-    config::{self, OnFailure},
+    config::{self, Factor, OnFailure},
     limiter::{
-        Limiter,
+        Charge, Limit, Limiter, Terms,
+        bucket::{Bucket, MICRO},
         key::{Key, KeyHasher},
     },
     metrics::{CauseLabels, Metrics},
@@ -50,6 +51,13 @@ impl Rig {
         rig
     }
 
+    /// One that waits for Redis however busy the machine is.
+    pub(crate) async fn patient(server: &RedisServer, on_failure: OnFailure) -> Self {
+        let rig = Self::new(server, on_failure, PATIENCE);
+        rig.until(true).await;
+        rig
+    }
+
     /// Waits until Redis decides, or does not.
     pub(crate) async fn until(&self, up: bool) {
         let mut changes = self.limiter.up();
@@ -82,6 +90,16 @@ pub(crate) fn store() -> config::Store {
         key_prefix: "test".to_owned(),
         max_buckets: 100_000,
     }
+}
+
+/// A bucket, in micro-tokens, that no load scales.
+pub(crate) fn steady(capacity: u64, rate: u64) -> Limit {
+    Limit { kind: Bucket { capacity, rate }.into(), scale: None, slowest: Factor::ONE }
+}
+
+/// A request of a client that costs one token.
+pub(crate) fn token<'a>(limit: &'a Limit, client: &str) -> Charge<'a> {
+    Charge { limit, key: key(client), cost: MICRO, terms: Terms::Take }
 }
 
 /// The key of a client's bucket.
