@@ -18,9 +18,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body::Body;
-use hyper::{HeaderMap, Request, Response, body::Incoming};
+use hyper::{HeaderMap, Request, body::Incoming};
 use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
@@ -30,7 +28,6 @@ use tokio::{
 };
 
 use crate::{
-    body::RequestBody,
     code::Code,
     config,
     metrics::{CodeLabels, ListenerLabels, Metrics},
@@ -42,6 +39,7 @@ mod accept;
 mod connection;
 mod exchange;
 mod greet;
+mod handler;
 mod http2;
 mod overload;
 mod panics;
@@ -52,6 +50,7 @@ mod socket;
 mod stream;
 mod tls;
 
+pub use handler::Handler;
 pub use tls::{ReloadMetrics, Tls, TlsError};
 
 use accept::Backoff;
@@ -144,12 +143,7 @@ struct Door<H> {
 ///
 /// The handler gets the peer and the request. A body that fails aborts its connection, or its stream, so that the client
 /// never takes a short body for a whole one.
-pub async fn serve<H, F, B>(listener: Listener, caps: Caps, handler: H, metrics: ListenerMetrics, shutdown: Shutdown)
-where
-    H: Fn(Peer, Request<RequestBody>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
+pub async fn serve<H: Handler>(listener: Listener, caps: Caps, handler: H, metrics: ListenerMetrics, shutdown: Shutdown) {
     let Listener { socket, protocols, permit, tell, mut changes } = listener;
     let room = Arc::new(Room::new(caps.max_connections));
     let in_flight = Arc::new(Semaphore::new(caps.max_requests_in_flight.min(Semaphore::MAX_PERMITS)));
@@ -188,22 +182,11 @@ where
     }
 }
 
-/// An error of a response body.
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 // === impl Door ===
 
-impl<H, F, B> Door<H>
-where
-    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
+impl<H: Handler> Door<H> {
     /// The same for connections from now on, but for how many there may be.
-    fn held_to(&self, caps: Caps) -> Self
-    where
-        H: Clone,
-    {
+    fn held_to(&self, caps: Caps) -> Self {
         let Exchanges { handler, caps: before, metrics, permit, tell, in_flight, shutdown } = &*self.exchanges;
         let Caps { max_connections, max_requests_in_flight, .. } = *before;
         let exchanges = Exchanges {

@@ -15,8 +15,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http_body::Body;
-use hyper::{Request, Response, body::Incoming, server::conn::http1, service::service_fn};
+use hyper::{Request, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -24,7 +23,7 @@ use tokio::{
 };
 
 use super::{
-    BoxError, Caps, LAST_CALL,
+    Caps, Handler, LAST_CALL,
     exchange::Exchanges,
     overload::{Leave, Room},
     progress::{Phase, Progress},
@@ -32,7 +31,7 @@ use super::{
     socket::Socket,
     stream::Stream,
 };
-use crate::{body::RequestBody, code::Code, peer::Peer, shutdown::Shutdown};
+use crate::{code::Code, peer::Peer, shutdown::Shutdown};
 
 /// The most hyper gathers of one connection in either direction; heads may need more, see [`Caps::max_header_bytes`].
 const BUFFER_BYTES: usize = 64 * 1024;
@@ -89,17 +88,13 @@ struct Clock<'a> {
 }
 
 /// Serves requests until the client, a cap or the shutdown ends the connection.
-pub(super) async fn run<H, F, B>(
+pub(super) async fn run<H: Handler>(
     mut socket: Box<Socket>,
     peer: Peer,
     exchanges: Arc<Exchanges<H>>,
     room: &Room,
     shutdown: Shutdown,
-) where
-    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
+) {
     let mut clock = Clock::start(&exchanges.caps, socket.progress.clone(), room);
     loop {
         if let Some(end) = rest(&socket, &mut clock, &shutdown).await {
@@ -134,18 +129,13 @@ async fn rest(socket: &Socket, clock: &mut Clock<'_>, shutdown: &Shutdown) -> Op
 }
 
 /// Has hyper read requests and write responses, until there are none or there can be none.
-async fn converse<H, F, B>(
+async fn converse<H: Handler>(
     socket: Box<Socket>,
     peer: &Peer,
     exchanges: &Arc<Exchanges<H>>,
     clock: &mut Clock<'_>,
     shutdown: &Shutdown,
-) -> Left
-where
-    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
+) -> Left {
     clock.settles = Some(Instant::now() + SETTLE);
     let progress = socket.progress.clone();
     let service = service_fn(|request: Request<Incoming>| Arc::clone(exchanges).answer(peer.clone(), &progress, request));
@@ -192,17 +182,14 @@ async fn last_call(shutdown: &Shutdown, progress: &Progress) {
 }
 
 /// Ends the connection so that the client learns how.
-async fn finish<H, F, B>(
+async fn finish<H>(
     end: End,
     mut socket: Box<Socket>,
     read: Bytes,
     peer: &Peer,
     exchanges: &Exchanges<H>,
     shutdown: &Shutdown,
-) where
-    H: Fn(Peer, Request<RequestBody>) -> F,
-    F: Future<Output = Response<B>>,
-{
+) {
     let progress = &socket.progress;
     let last_words = match &end {
         End::Hyper(Err(error)) if error.is_parse() && progress.is_awaiting_head() => {

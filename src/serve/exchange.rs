@@ -18,7 +18,8 @@ use hyper::{
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{
-    BoxError, Caps, ListenerMetrics, Permit, Refused, Tell,
+    Caps, Handler, ListenerMetrics, Permit, Refused, Tell,
+    handler::BoxError,
     panics::catch_panic,
     progress::{Exchange, Progress},
     refusal,
@@ -54,11 +55,7 @@ pub(super) struct ServedBody<B, W> {
 
 // === impl Exchanges ===
 
-impl<H, F, B> Exchanges<H>
-where
-    H: Fn(Peer, Request<RequestBody>) -> F,
-    F: Future<Output = Response<B>>,
-{
+impl<H: Handler> Exchanges<H> {
     /// Answers one request of an HTTP/1 connection. The exchange begins with the call, not with the first poll: hyper makes
     /// the call as soon as it has a head.
     pub(super) fn answer(
@@ -66,7 +63,7 @@ where
         peer: Peer,
         progress: &Progress,
         mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ServedBody<B, Exchange>>, Infallible>> {
+    ) -> impl Future<Output = Result<Response<ServedBody<H::Body, Exchange>>, Infallible>> {
         let has_body = request.body().size_hint().exact() != Some(0);
         if has_body {
             // A request may be answered by switching protocols before its body is through, and the rest of it would then
@@ -94,7 +91,12 @@ where
     }
 
     /// Answers one request.
-    pub(super) async fn respond<W>(&self, peer: Peer, request: Request<Incoming>, watch: W) -> Response<ServedBody<B, W>> {
+    pub(super) async fn respond<W>(
+        &self,
+        peer: Peer,
+        request: Request<Incoming>,
+        watch: W,
+    ) -> Response<ServedBody<H::Body, W>> {
         let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok();
         let is_too_large = request.body().size_hint().exact().is_some_and(|length| length > self.caps.max_body_bytes);
         let response = match in_flight {
@@ -110,7 +112,7 @@ where
     }
 
     /// The handler's answer; `None` where it panicked.
-    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Option<Response<B>> {
+    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Option<Response<H::Body>> {
         let caps = &self.caps;
         let request = request.map(|body| RequestBody::streaming(body, caps.max_body_bytes, caps.body_idle_timeout));
         // The call itself may panic too, so it is made inside the future.

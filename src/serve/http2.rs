@@ -20,10 +20,8 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http_body::Body;
 use hyper::{
-    Request, Response,
+    Request,
     body::Incoming,
     header::{CONNECTION, COOKIE, HOST, HeaderValue},
     rt::Executor,
@@ -37,13 +35,13 @@ use tokio::{
 };
 
 use super::{
-    BoxError, Caps,
+    Caps, Handler,
     exchange::{Exchanges, Watch},
     overload::Room,
     socket::Slot,
     stream::Stream,
 };
-use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown};
+use crate::{peer::Peer, shutdown::Shutdown};
 
 mod outlet;
 
@@ -101,17 +99,13 @@ struct StreamTasks {
 }
 
 /// Serves requests until the client, a cap or the shutdown ends the connection.
-pub(super) async fn run<H, F, B>(
+pub(super) async fn run<H: Handler>(
     (stream, _slot): (Stream, Slot),
     peer: Peer,
     exchanges: Arc<Exchanges<H>>,
     room: &Room,
     shutdown: Shutdown,
-) where
-    H: Fn(Peer, Request<RequestBody>) -> F + Send + Sync + 'static,
-    F: Future<Output = Response<B>> + Send + 'static,
-    B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin + Send + 'static,
-{
+) {
     let streams = Arc::new(Streams { counts: watch::Sender::default() });
     let caps = &exchanges.caps;
     let service = service_fn(|mut request: Request<Incoming>| {
