@@ -4,11 +4,11 @@
 //! [failure policy](super::fallback). One task counts the replicas, pays debts, and takes note of every change between
 //! Redis and the policy.
 //!
-//! Promised for one limit, with E what was admitted beyond capacity + rate × time over any stretch of time, or beyond the quota
-//! in any one window: E is 0 as long
-//! as Redis decides, and through an outage for a client that stays with one replica. Where all replicas lose Redis at
-//! about the same time and clients move between them, E is at most two capacities, whatever becomes of Redis: what it, the
-//! shares together, and it again may admit is each within the limit. (Two quotas, of a window.)
+//! Promised for one limit, with E what was admitted beyond capacity + rate × time over any stretch of time, or beyond the
+//! quota in any one window: E is 0 as long as Redis decides, and through an outage for a client that stays with one replica.
+//! Where all replicas lose Redis at about the same time and clients move between them, E is at most two capacities, whatever
+//! becomes of Redis: what it, the shares together, and it again may admit is each within the limit. (Two quotas, of a
+//! window.)
 //! Not promised: the same while some replicas reach Redis and some do not: each of those adds its share of the rate, and
 //! charges it later.
 
@@ -17,20 +17,15 @@ use std::{
     time::Duration,
 };
 
-use arrayvec::ArrayVec;
 use prometheus_client::metrics::counter::Counter;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use tokio::{sync::watch, time::Instant};
 
 mod operate;
+mod pay;
 
 use super::{
-    Charge, Charged, Decision, MAX_CHARGES, RETRY_AFTER, Receipt, Report, Status, Store, StoreError, Terms, Verdict,
+    Charge, Charged, Decision, MAX_CHARGES, RETRY_AFTER, Receipt, Report, Status, Store, StoreError, Verdict,
     amendments::Amended,
-    debts::{Debt, Debts},
     denied::Denied,
     failures::Failures,
     fallback::Fallback,
@@ -49,12 +44,6 @@ use crate::{
     tls::TlsSetupError,
 };
 
-/// Debts that are paid at the same time. It bounds what an end of an outage adds to the load of Redis.
-const PAYERS: usize = 16;
-
-/// Time from one payment of all debts to the next.
-const PAY_INTERVAL: Duration = Duration::from_millis(500);
-
 /// Redis, and who decides in its place.
 pub(super) struct Fleet {
     redis: Redis,
@@ -69,15 +58,6 @@ pub(super) struct Fleet {
     changes: Counter,
     fallback_decisions: Counter,
     denied_fast: Counter,
-}
-
-/// What some buckets owe.
-type Owed = ArrayVec<(Key, Debt), MAX_CHARGES>;
-
-/// Debts on their way to Redis. Where they do not arrive, be it that the caller went away, they are owed still.
-struct Unpaid<'a> {
-    owed: Owed,
-    debts: &'a Debts,
 }
 
 // === impl Fleet ===
@@ -290,65 +270,6 @@ impl Fleet {
         *self.up.borrow()
     }
 
-    /// Asks Redis; whatever the same buckets owe is charged there first, on the same connection, without waiting for it.
-    async fn ask(&self, charges: &[Charge<'_>], within: Duration) -> Result<Verdict, StoreError> {
-        let Some(local) = self.fallback.local().filter(|local| !local.debts().is_empty()) else {
-            return self.redis.reserve(charges, within).await;
-        };
-        if !charges.iter().all(|charge| self.redis.reaches(charge.key)) {
-            return Err(StoreError::Unreachable);
-        }
-        let owed = charges.iter().filter_map(|charge| Some((charge.key, local.take_debt(charge.key)?))).collect();
-        let paid = self.pay(Unpaid { owed, debts: local.debts() });
-        let (_, verdict) = tokio::join!(biased; paid, self.redis.reserve(charges, within));
-        verdict
-    }
-
-    /// Charges Redis what these buckets owe. Where that fails they owe it still.
-    async fn pay(&self, mut unpaid: Unpaid<'_>) -> Result<(), StoreError> {
-        if unpaid.owed.is_empty() {
-            return Ok(());
-        }
-        {
-            let charges: ArrayVec<_, MAX_CHARGES> = unpaid
-                .owed
-                .iter()
-                .map(|(key, debt)| Charge { limit: &debt.limit, key: *key, cost: debt.amount, terms: Terms::Take })
-                .collect();
-            self.redis.pay(&charges).await?;
-        }
-        unpaid.owed.clear();
-        Ok(())
-    }
-
-    /// Pays all debts whenever Redis is there, so that what was drained here is soon drained for all replicas.
-    async fn keep_paying(self: &Arc<Self>) {
-        let mut up = self.up();
-        while up.wait_for(|up| *up).await.is_ok() {
-            if let Some(local) = self.fallback.local().filter(|local| !local.debts().is_empty()) {
-                let keys = local.debts().keys();
-                let mut payers = JoinSet::new();
-                for part in keys.chunks(keys.len().div_ceil(PAYERS).max(1)) {
-                    payers.spawn(Arc::clone(self).pay_each(part.to_vec()));
-                }
-                payers.join_all().await;
-            }
-            let _ = timeout(PAY_INTERVAL, up.changed()).await;
-        }
-    }
-
-    /// Pays one debt after the other, up to the first failure.
-    async fn pay_each(self: Arc<Self>, keys: Vec<Key>) {
-        let Some(local) = self.fallback.local() else { return };
-        for key in keys {
-            let Some(debt) = local.take_debt(key) else { continue };
-            let owed = Owed::from_iter([(key, debt)]);
-            if self.pay(Unpaid { owed, debts: local.debts() }).await.is_err() {
-                return;
-            }
-        }
-    }
-
     /// Takes note of when Redis began to decide, or stopped.
     async fn note_changes(&self) {
         let (mut up, mut was_up) = (self.up(), false);
@@ -356,14 +277,6 @@ impl Fleet {
             was_up = !was_up;
             *self.since.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
             self.changes.inc();
-        }
-    }
-}
-
-impl Drop for Unpaid<'_> {
-    fn drop(&mut self) {
-        for (key, debt) in self.owed.drain(..) {
-            self.debts.add(key, debt);
         }
     }
 }
