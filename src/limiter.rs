@@ -1,14 +1,14 @@
 //! Deciding: one question a request, "may it pass against all these limits", answered by whoever can answer it now.
 //!
 //! Promised: a request is charged against all its limits or against none; a refused request changes nothing anywhere (both
-//! across several slots of a Redis Cluster as far as [`redis`] promises);
-//! [`Limiter::decide`] answers within the store's deadline whatever state the store is in.
+//! across several slots of a Redis Cluster as far as [`redis`] promises); [`Limiter::decide`] answers within the store's
+//! deadline whatever state the store is in.
 //! Not promised: that an answer from the local fall-back is the fleet's (it is this process's own share of it).
 //!
 //! `fleet` joins what decides where replicas share a store. [`bucket`], [`window`] and [`scale`] are pure arithmetic and the
 //! specification; [`memory`] and `lua/` follow them to the unit.
 
-use std::{future::Future, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use arrayvec::ArrayVec;
 use prometheus_client::metrics::gauge::Gauge;
@@ -43,6 +43,7 @@ pub mod redis;
 mod replicas;
 mod report;
 pub mod scale;
+mod store;
 mod timelines;
 pub mod window;
 
@@ -55,6 +56,7 @@ use memory::Memory;
 use places::Places;
 pub use report::{Report, Status};
 use scale::ScaleName;
+pub use store::{Store, StoreError, Verdict};
 
 /// The most charges of one decision: the limits of a route, its cooldown, and the new identities of the address.
 pub const MAX_CHARGES: usize = MAX_LIMITS_PER_ROUTE + 2;
@@ -146,82 +148,24 @@ pub enum Terms {
     TakeIfNew(usize),
 }
 
-/// How one bucket or window stands after a decision; or, on terms other than [`Terms::Take`], before it: full where nothing was asked.
+/// How one bucket or window stands after a decision; or, on terms other than [`Terms::Take`], before it: full where nothing
+/// was asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Standing {
     /// What it holds, or has room for, in micro-tokens.
     pub tokens: u64,
-    /// What was taken before it was there, in micro-tokens; it then holds nothing. Of a window, what was reserved ahead by this
-    /// decision.
+    /// What was taken before it was there, in micro-tokens; it then holds nothing. Of a window, what was reserved ahead by
+    /// this decision.
     pub owed: u64,
     /// How fast its time runs, or how much of its quota is in force.
     pub factor: Factor,
-    /// Of a window, microseconds until it has room for what was asked for, or reserved; where it has already, until something comes back;
-    /// 0 where nothing is taken. Always 0 of a bucket, whose wait follows from the rest.
+    /// Of a window, microseconds until it has room for what was asked for, or reserved; where it has already, until something
+    /// comes back; 0 where nothing is taken. Always 0 of a bucket, whose wait follows from the rest.
     pub wait: u64,
 }
 
 /// How the limits of one request stand, in the order they were asked.
 pub type Standings = ArrayVec<Standing, MAX_CHARGES>;
-
-/// A store's answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Verdict {
-    /// Whether all limits admitted and all were charged; otherwise none was.
-    pub admitted: bool,
-    /// When they were charged by the store's clock, in microseconds: a refund names it. 0 where none was.
-    pub at: u64,
-    /// One for each charge.
-    pub standings: Standings,
-}
-
-/// Why a store gave no answer.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum StoreError {
-    /// It did not answer in time; the charge may have happened.
-    #[error("the store did not answer in time")]
-    Deadline,
-    /// There is no connection to it; where the connection was lost just now, the charge may have happened.
-    #[error("the store cannot be reached")]
-    Unreachable,
-    /// It answered with an error, or with something that is no answer.
-    #[error("the store refused or could not be understood")]
-    Refused,
-    /// There is no room for another bucket.
-    #[error("the store is full")]
-    Full,
-    /// Too many calls await its answers.
-    #[error("the store is busy")]
-    Busy,
-}
-
-/// Where buckets live. Every method is one atomic operation; in a Redis Cluster, as far as [`redis`] promises.
-pub trait Store: Send + Sync {
-    /// Charges all of `charges`, or none if one of them lacks tokens. Keys must differ from each other, and there must be no
-    /// more than [`MAX_CHARGES`].
-    fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Result<Verdict, StoreError>> + Send {
-        self.reserve(charges, Duration::ZERO)
-    }
-
-    /// The same, and a bucket may owe what it will have gained `within` that time, and a window takes what it will then have
-    /// room for. [`Limiter::reserve`] says when to go.
-    fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> impl Future<Output = Result<Verdict, StoreError>> + Send;
-
-    /// Gives back what was reserved for `at`, which is `ahead`; says no, and changes nothing, where a bucket owes for longer.
-    fn give_back(
-        &self,
-        charges: &[Charge<'_>],
-        at: u64,
-        ahead: Duration,
-    ) -> impl Future<Output = Result<bool, StoreError>> + Send;
-
-    /// Gives back what the decision at `at` took on [`Terms::Take`]; a bucket never holds more than its capacity, and a window
-    /// gives no room that it would not have had without that decision.
-    fn refund(&self, charges: &[Charge<'_>], at: u64) -> impl Future<Output = Result<(), StoreError>> + Send;
-
-    /// From now on, time runs `factor` times as fast for the limits of `scale`; what passed before is credited as before.
-    fn publish(&self, scale: &ScaleName, factor: Factor) -> impl Future<Output = Result<(), StoreError>> + Send;
-}
 
 /// A wait as whole seconds of a `Retry-After` header (RFC 9110 section 10.2.3): rounded up, at least 1.
 pub fn retry_after_seconds(wait: Duration) -> u64 {
