@@ -6,6 +6,9 @@ use super::*;
 
 const WINDOW: Duration = Duration::from_secs(1);
 
+/// How long the next request may wait where one comes in two windows.
+const TURN_MAX: Duration = Duration::from_secs(5);
+
 /// One window for the whole route, whose requests wait.
 fn pace_by_window(config: &mut Config, quota: u32, window: Duration, wait: Duration, queue: u32) {
     pace(config, (1, 1.0), wait, queue);
@@ -70,27 +73,11 @@ async fn a_turn_that_is_too_far_away_is_refused_at_once_and_told() {
     assert!((100..=120).contains(&retry_after), "two windows: {retry_after} s");
 }
 
-async fn fifty_leave(gate: TestGate, arrivals: Arrivals) {
-    assert_eq!(ask(gate.proxy, "first".into(), 0).await.0.status, 200);
-    let mut requests = JoinSet::new();
-    for number in 0..50 {
-        requests.spawn(ask(gate.proxy, format!("client-{}", number % 5), number));
-    }
-    until(async || waited_for(&gate).await == 50).await;
-    requests.shutdown().await;
-    until(async || gate.count(QUEUE).await == 0).await;
-    let before = arrivals.lock().unwrap().len();
-    let (answer, took) = timeout(PATIENCE, ask(gate.proxy, "next".into(), 0)).await.expect("the places are free");
-    assert_eq!(answer.status, 200);
-    assert!(took < Duration::from_secs(5), "at one in two seconds, it waited for {took:?}");
-    assert_eq!(arrivals.lock().unwrap().len(), before + 1, "nobody else goes upstream");
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn the_places_of_those_who_leave_are_room_again() {
     let (upstream, arrivals) = recording().await;
     let change = |config: &mut Config| pace_by_window(config, 1, 2 * WINDOW, Duration::from_mins(30), 100);
-    fifty_leave(TestGate::start(upstream.address, change), arrivals).await;
+    all_leave(50, TestGate::start(upstream.address, change), arrivals, TURN_MAX).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -98,5 +85,5 @@ async fn their_places_on_redis_are_room_again() {
     let (upstream, arrivals) = recording().await;
     let redis = RedisServer::start();
     let change = |config: &mut Config| pace_by_window(config, 1, 2 * WINDOW, Duration::from_mins(30), 100);
-    fifty_leave(TestGate::on_redis(upstream.address, &redis, change).await, arrivals).await;
+    all_leave(50, TestGate::on_redis(upstream.address, &redis, change).await, arrivals, TURN_MAX).await;
 }
