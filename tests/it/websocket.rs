@@ -247,14 +247,9 @@ async fn frames_that_break_the_protocol_close_with_1002() {
 
 #[tokio::test]
 async fn a_switch_that_was_not_asked_for_is_refused_and_costs_like_a_request() {
-    let upstream = RawUpstream::start(|_, mut connection| async move {
-        connection.request().await;
-        connection
-            .send("HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-accept: x\r\n\r\nsecret")
-            .await;
-        connection.closed().await;
-    })
-    .await;
+    let switched = "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\
+                    sec-websocket-accept: x\r\n\r\nsecret";
+    let upstream = RawUpstream::stalling(switched).await;
     let gate = gate(upstream.address(), policy());
     let mut client = RawClient::connect(gate.proxy).await;
     client.send([request(CHAT, "a").as_bytes(), &masked(TEXT, b"early")].concat()).await;

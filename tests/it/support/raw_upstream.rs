@@ -70,6 +70,16 @@ impl RawUpstream {
         .await
     }
 
+    /// Says these bytes after the first request of each connection, and then no more until the other side closes.
+    pub async fn stalling(bytes: &'static str) -> Self {
+        Self::start(move |_, mut connection| async move {
+            connection.request().await;
+            connection.send(bytes).await;
+            connection.closed().await;
+        })
+        .await
+    }
+
     pub fn address(&self) -> SocketAddr {
         self.address
     }

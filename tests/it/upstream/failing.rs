@@ -66,12 +66,8 @@ async fn a_handshake_that_is_never_answered_times_out() {
 
 #[tokio::test]
 async fn a_response_head_that_does_not_come_times_out() {
-    let upstream = RawUpstream::start(|_, mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n").await;
-        connection.closed().await;
-    })
-    .await;
+    let upstream =
+        RawUpstream::stalling("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\n").await;
     let mut config = to(upstream.address());
     config.response_timeout = SHORT;
     let forwarding = Forwarding::new(&config);
@@ -161,12 +157,7 @@ async fn a_reset_in_the_middle_of_a_body_is_an_error() {
 
 #[tokio::test]
 async fn a_body_that_makes_no_progress_is_an_error() {
-    let upstream = RawUpstream::start(|_, mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort").await;
-        connection.closed().await;
-    })
-    .await;
+    let upstream = RawUpstream::stalling("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nshort").await;
     let forwarding = Forwarding::with_body_idle(&to(upstream.address()), SHORT);
     let response = forwarding.send(request("GET", "/")).await.unwrap();
     let fault = soon(response.into_body().collect()).await.map(|_| ()).unwrap_err();
@@ -182,11 +173,7 @@ async fn a_fault_of_the_clients_body_is_not_the_upstreams() {
         ("4\r\n1234\r\nzz\r\n", "Request(Broken)"),
         ("4\r\n12", "Request(Stalled)"),
     ] {
-        let upstream = RawUpstream::start(|_, mut connection| async move {
-            connection.request().await;
-            connection.closed().await;
-        })
-        .await;
+        let upstream = RawUpstream::stalling("").await;
         let forwarding = Forwarding::new(&to(upstream.address()));
         let listening = forwarding.behind_a_listener(caps.clone());
         let mut client = RawClient::connect(listening.address).await;

@@ -192,12 +192,7 @@ async fn a_connection_that_rested_too_long_is_closed() {
 
 #[tokio::test]
 async fn a_response_dropped_before_its_end_closes_its_connection() {
-    let upstream = RawUpstream::start(|_, mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome").await;
-        connection.closed().await;
-    })
-    .await;
+    let upstream = RawUpstream::stalling("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome").await;
     let forwarding = Forwarding::new(&to(upstream.address()));
     let mut response = forwarding.send(request("GET", "/")).await.unwrap();
     soon(response.body_mut().frame()).await.unwrap().unwrap();
@@ -208,11 +203,7 @@ async fn a_response_dropped_before_its_end_closes_its_connection() {
 
 #[tokio::test]
 async fn a_request_nobody_waits_for_any_more_closes_its_connection() {
-    let upstream = RawUpstream::start(|_, mut connection| async move {
-        connection.request().await;
-        connection.closed().await;
-    })
-    .await;
+    let upstream = RawUpstream::stalling("").await;
     let forwarding = Forwarding::new(&to(upstream.address()));
     let mut send = Box::pin(forwarding.upstream.send(request("GET", "/")));
     tokio::select! {
@@ -230,12 +221,7 @@ async fn beyond_the_connection_limit_requests_wait_and_then_give_up() {
     config.max_connections = 1;
     config.connect_timeout = Duration::from_millis(300);
     let forwarding = Forwarding::new(&config);
-    let held = RawUpstream::start(|_, mut connection| async move {
-        connection.request().await;
-        connection.send("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
-        connection.closed().await;
-    })
-    .await;
+    let held = RawUpstream::stalling("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nha").await;
     let mut config = to(held.address());
     config.max_connections = 1;
     config.connect_timeout = Duration::from_millis(300);
