@@ -47,7 +47,6 @@ mod progress;
 mod proxy_protocol;
 mod refusal;
 mod socket;
-mod stream;
 mod tls;
 
 pub use handler::Handler;

@@ -29,9 +29,8 @@ use super::{
     progress::{Phase, Progress},
     refusal,
     socket::Socket,
-    stream::Stream,
 };
-use crate::{code::Code, peer::Peer, shutdown::Shutdown};
+use crate::{code::Code, peer::Peer, shutdown::Shutdown, stream::Stream};
 
 /// The most hyper gathers of one connection in either direction; heads may need more, see [`Caps::max_header_bytes`].
 const BUFFER_BYTES: usize = 64 * 1024;

@@ -7,11 +7,8 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::net::TcpStream;
 
-use super::{
-    stream::Stream,
-    tls::{self, Tls},
-};
-use crate::peer::Peer;
+use super::tls::{self, Tls};
+use crate::{peer::Peer, stream::Stream};
 
 /// What a listener speaks.
 #[derive(Debug, Clone, Default)]
@@ -48,7 +45,7 @@ pub(super) async fn greet(stream: TcpStream, address: SocketAddr, protocols: &Pr
     let http2 = session.alpn_protocol() == Some(b"h2");
     let certificate = session.peer_certificates().and_then(|chain| tls::subject(chain.first()?));
     let peer = Peer { address, secure: true, certificate };
-    Ok(Greeted { stream: Stream::Tls(Box::new(stream)), peer, http2 })
+    Ok(Greeted { stream: Stream::Tls(Box::new(stream.into())), peer, http2 })
 }
 
 async fn begins_http2(stream: &TcpStream) -> io::Result<bool> {

@@ -39,9 +39,8 @@ use super::{
     exchange::{Exchanges, Watch},
     overload::Room,
     socket::Slot,
-    stream::Stream,
 };
-use crate::{peer::Peer, shutdown::Shutdown};
+use crate::{peer::Peer, shutdown::Shutdown, stream::Stream};
 
 mod outlet;
 

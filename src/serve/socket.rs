@@ -16,11 +16,11 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::{
-    progress::{Arriving, Progress},
+use super::progress::{Arriving, Progress};
+use crate::{
     stream::Stream,
+    wire::{Fault, request::RequestScanner},
 };
-use crate::wire::{Fault, request::RequestScanner};
 
 /// A client's connection with its place among those that may be open. In a tunnel it is a plain stream.
 pub(super) struct Socket {

@@ -7,8 +7,11 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{UpstreamError, UpstreamSetupError, stream::Stream, tls::Tls};
-use crate::config::{self, Http2};
+use super::{UpstreamError, UpstreamSetupError, tls::Tls};
+use crate::{
+    config::{self, Http2},
+    stream::Stream,
+};
 
 /// Why no connection could be made.
 #[derive(Debug, thiserror::Error)]
@@ -69,7 +72,7 @@ impl Connector {
                 None => Ok(Connected { stream: Stream::Plain(stream), http2: offer_http2 }),
                 Some(tls) => {
                     let (stream, http2) = tls.handshake(stream, offer_http2).await.map_err(ConnectError::Tls)?;
-                    Ok(Connected { stream: Stream::Tls(Box::new(stream)), http2 })
+                    Ok(Connected { stream: Stream::Tls(Box::new(stream.into())), http2 })
                 }
             }
         };

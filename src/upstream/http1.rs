@@ -28,11 +28,15 @@ use outgoing::Outgoing;
 
 use super::{
     failure::{Cause, Failure, Fate, ResponseFault},
-    stream::{Open, Stream},
+    open::Open,
+    quiet::poll_quiet,
     tunnel::Tunnel,
     upload::Upload,
 };
-use crate::wire::response::{Head, HeadReader};
+use crate::{
+    stream::Stream,
+    wire::response::{Head, HeadReader},
+};
 
 /// Largest response head, and the most that is received at once.
 const LARGEST_READ: usize = 64 * 1024;
@@ -77,10 +81,10 @@ impl Connection {
 
     /// Makes sure that nobody has spoken before a request is sent: what is there already would pass for its answer.
     pub(super) async fn listen(&mut self) -> io::Result<()> {
-        let now = poll_fn(|context| Poll::Ready(self.stream.poll_quiet(context))).await;
+        let now = poll_fn(|context| Poll::Ready(poll_quiet(&mut self.stream, context))).await;
         match now {
             Poll::Ready(quiet) => quiet,
-            Poll::Pending => timeout(SETTLING, poll_fn(|context| self.stream.poll_quiet(context))).await?,
+            Poll::Pending => timeout(SETTLING, poll_fn(|context| poll_quiet(&mut self.stream, context))).await?,
         }
     }
 
@@ -133,7 +137,7 @@ impl Connection {
 
     /// Whether it is still there, and silent; what is not known yet counts as silence.
     pub(super) fn is_resting(&mut self) -> bool {
-        !matches!(self.stream.poll_quiet(&mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
+        !matches!(poll_quiet(&mut self.stream, &mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
     }
 
     /// It serves nobody for now, and needs no more room than a small response.

@@ -36,10 +36,10 @@ use tokio_util::task::AbortOnDropHandle;
 use super::{
     UpstreamError,
     failure::{Failure, Fate, ResponseFault},
-    stream::{self, Open},
+    open::Open,
     upload::{Upload, pour},
 };
-use crate::config;
+use crate::{config, stream};
 
 mod streamed;
 

@@ -26,7 +26,7 @@ use super::{
     failure::{Failure, ResponseFault},
     http1,
     multiplexed::{Multiplexed, Stream as SharedStream},
-    stream::Open,
+    open::Open,
     tunnel::Tunnel,
     upload::Upload,
 };

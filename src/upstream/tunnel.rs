@@ -1,7 +1,7 @@
 //! A connection after it has switched protocols: bytes, and nothing more.
 
 use std::{
-    io::{self, IoSlice},
+    io,
     pin::Pin,
     task::{Context, Poll},
 };
@@ -12,7 +12,8 @@ use tokio::{
     sync::OwnedSemaphorePermit,
 };
 
-use super::stream::{Open, Stream};
+use super::open::Open;
+use crate::stream::Stream;
 
 /// The upstream's side of a tunnel. It keeps its place among the connections for as long as it lives.
 pub struct Tunnel {
@@ -51,18 +52,6 @@ impl AsyncRead for Tunnel {
 impl AsyncWrite for Tunnel {
     fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

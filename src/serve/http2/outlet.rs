@@ -13,7 +13,7 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::super::stream::Stream;
+use crate::stream::Stream;
 
 /// The connection, on which there is one writer.
 pub(super) struct Outlet {

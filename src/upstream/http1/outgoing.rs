@@ -14,7 +14,7 @@ use hyper::{
 };
 use tokio::io::AsyncWrite;
 
-use crate::upstream::{stream::Stream, upload::Upload};
+use crate::{stream::Stream, upstream::upload::Upload};
 
 /// Pieces of a body up to this size are copied behind what is written before them; larger ones are written as they are.
 const COPIED: usize = 4 * 1024;

@@ -1,4 +1,4 @@
-//! Bytes to and from a client, plain or TLS.
+//! Bytes to and from a peer over TCP, plain or TLS: a client of ours, or an upstream whose client we are.
 
 use std::{
     io::{self, IoSlice},
@@ -10,10 +10,10 @@ use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf},
     net::TcpStream,
 };
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
-/// A client's connection once it may speak HTTP.
-pub(super) enum Stream {
+/// A connection once the handshake, where there is one, is done.
+pub(crate) enum Stream {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
@@ -22,7 +22,7 @@ pub(super) enum Stream {
 
 impl Stream {
     /// The connection below.
-    pub(super) fn tcp(&self) -> &TcpStream {
+    pub(crate) fn tcp(&self) -> &TcpStream {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
@@ -30,7 +30,7 @@ impl Stream {
     }
 
     /// Resolves when there may be something to read: bytes, an end or an error.
-    pub(super) async fn readable(&self) {
+    pub(crate) async fn readable(&self) {
         if let Self::Tls(stream) = self
             && !stream.get_ref().1.wants_read()
         {
@@ -40,9 +40,9 @@ impl Stream {
         let _ = self.tcp().readable().await;
     }
 
-    /// Tells a TLS client that nothing was cut off (RFC 8446, section 6.1), if it takes that at once. The end of a plain
+    /// Tells a TLS peer that nothing was cut off (RFC 8446, section 6.1), if it takes that at once. The end of a plain
     /// connection says so itself.
-    pub(super) async fn close(&mut self) {
+    pub(crate) async fn close(&mut self) {
         if let Self::Tls(stream) = self {
             tokio::select! {
                 biased;
