@@ -3,7 +3,7 @@
 //! Varied are: of a token bucket, its capacity in whole tokens while its rate stays, and its rate, to a hundredth of itself,
 //! while its capacity stays; of a sliding window, its quota. A change is named only where it suffices, and the next smaller
 //! one that was tried does not. Another limit may refuse more for it: what passes one limit meets the next. Tried are only the
-//! requests that a change can [concern](super::concerned).
+//! requests that a change can [concern](mod@super::concerned).
 
 use std::{panic::resume_unwind, thread};
 
