@@ -16,13 +16,15 @@
 --          debt, which is never refused: of a bucket no more is taken than there is), on what terms (1): 0 takes the
 --          cost, 255 only needs it to be there, any other number takes it where the limit of that number has no value, and
 --          asks for nothing where it has. Then, where there is one, the time to look ahead, in µs (7).
--- Returns: integers, for each decision: when it was charged in µs, or 0 where refused; then for each charge its micro-tokens
---          before (all there can be where nothing is asked for; of a bucket, below zero what it owes), its factor in
---          millionths, and of a window, how many µs until the cost has room, or where it has, until something comes back, or 0.
+-- Returns: a string, for each decision: when it was charged in µs, or 0 where refused (7 bytes, little-endian as all of it); then
+--          for each charge its micro-tokens before (6, signed: all there can be where nothing is asked for; of a bucket, below
+--          zero what it owes), its factor in millionths (4), and of a window, how many µs until the cost has room, or where it
+--          has, until something comes back, or 0 (7).
 -- Clock:   Redis' own, read once.
 -- Cost:    a call of a function costs as much as some twenty operators. So what every decision comes by is written without
---          math.floor, math.min and math.max; decisions that are the same string are unpacked once; and keys live for whole
---          seconds, because numbers are costly to turn into text, and few of those differ.
+--          math.floor, math.min and math.max; decisions that are the same string are unpacked once; keys live for whole seconds,
+--          because numbers are costly to turn into text, and few of those differ; and the answer is one string, because each
+--          integer of an answer costs whoever reads it some thousand instructions.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
 local call, keys, decisions = redis.call, KEYS, ARGV
@@ -93,8 +95,8 @@ local function bucket(i, charge, asked, takes)
   local debt = scale >= 128
   if debt then cost = max(0, min(cost, tokens)) end
   if not asked then cost, tokens = 0, capacity end
-  reply[replied + 1], reply[replied + 2] = tokens, factor
-  replied = replied + 2
+  replied = replied + 1
+  reply[replied] = write('<i6I4', tokens, factor)
 
   -- What has to be gained in the time ahead: what the bucket is to owe, or owes already where a place is given back.
   local left = tokens - cost
@@ -209,8 +211,8 @@ local function windows()
       wait, regained = at + length - now, regained + amount
       if regained >= missing then break end
     end
-    reply[replied + 1], reply[replied + 2], reply[replied + 3] = tokens, factor, min(wait, length + grid + 3600000000)
-    replied = replied + 3
+    replied = replied + 1
+    reply[replied] = write('<i6I4I7', tokens, factor, min(wait, length + grid + 3600000000))
 
     -- When it is taken: now, or where it has to be reserved, once there is room.
     local due, marks = now, nil
@@ -255,6 +257,7 @@ local function write_state(key, state, seconds)
 end
 
 local changed, kept, window = {}, {}, nil
+local done, undone = write('<I7', now), write('<I7', 0)
 for d = 1, #decisions do
   charges = unpacked[decisions[d]] or unpack_decision(decisions[d])
   ahead, refused = charges.ahead, false
@@ -276,10 +279,10 @@ for d = 1, #decisions do
       changed[i], kept[i] = window(i, charge, asked, takes)
     end
   end
-  reply[verdict] = refused and 0 or now
+  reply[verdict] = refused and undone or done
   for i = 1, refused and 0 or #charges do
     if changed[i] then write_state(keys[before + i], changed[i], kept[i]) end
   end
   before = before + #charges
 end
-return reply
+return table.concat(reply)

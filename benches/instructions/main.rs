@@ -168,7 +168,7 @@ fn encode(space: KeySpace, charges: Vec<Charge<'static>>) {
 }
 
 #[library_benchmark]
-#[bench::one_limit(&b"*3\r\n:1766750000000000\r\n:9000000\r\n:1000000\r\n"[..], charges(1, 1))]
+#[bench::one_limit(b"$17\r\n\x01\x02\x03\x04\x05\x06\0\x40\x54\x89\0\0\0\x40\x42\x0f\0\r\n", charges(1, 1))]
 fn decode(reply: &[u8], charges: Vec<Charge<'static>>) {
     for _ in 0..TIMES {
         let value = redis::parse_redis_value(black_box(reply)).expect("a reply");

@@ -168,8 +168,9 @@ async fn a_debt_takes_no_more_than_there_is() {
     let table = [(Flow::Take, 7, 10), (Flow::Pay, 2, 3), (Flow::Pay, 9, 1), (Flow::Pay, 1, 0), (Flow::Give(0), 4, 0)];
     for (flow, amount, held) in table {
         let charge = Charge { limit: &limit, key: key("client"), cost: tokens(amount), terms: Terms::Take };
-        let reply: Vec<u64> = keys.charge(&digest, flow, &[charge]).query_async(&mut redis).await.unwrap();
+        let reply: Vec<u8> = keys.charge(&digest, flow, &[charge]).query_async(&mut redis).await.unwrap();
+        let number = |bytes: &[u8]| bytes.iter().rev().fold(0, |number, byte| number << 8 | u64::from(*byte));
         // The refill of a second is a micro-token.
-        assert_eq!((reply[0] > 0, reply[1] / MICRO), (true, held), "{flow:?} {amount}");
+        assert_eq!((number(&reply[..7]) > 0, number(&reply[7..13]) / MICRO), (true, held), "{flow:?} {amount}");
     }
 }

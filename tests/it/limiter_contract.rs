@@ -111,11 +111,11 @@ impl Scripted {
     async fn decide_together(&mut self, decisions: &[(Flow, Vec<Charge<'_>>)], now: u64) -> Vec<Verdict> {
         let asked: Vec<_> = decisions.iter().map(|(flow, charges)| Decision::new(*flow, charges)).collect();
         let command = self.keys.decide(self.digest(Script::Charge), &asked);
-        let redis::Value::Array(values) = self.call(command, now).await else { panic!("no answer") };
-        let mut values = values.into_iter();
-        let parts = asked.iter().map(|asked| redis::Value::Array(values.by_ref().take(asked.answer_length()).collect()));
-        let parts: Vec<_> = parts.collect();
-        assert!(values.next().is_none());
+        let redis::Value::BulkString(bytes) = self.call(command, now).await else { panic!("no answer") };
+        let mut bytes = bytes.into_iter();
+        let part = |asked: &Decision| redis::Value::BulkString(bytes.by_ref().take(asked.answer_length()).collect());
+        let parts: Vec<_> = asked.iter().map(part).collect();
+        assert!(bytes.next().is_none());
         let told = |((flow, charges), part): (&(Flow, Vec<_>), _)| match flow {
             Flow::Take | Flow::Reserve(_) => script::verdict(part, charges),
             Flow::GiveBack { .. } => {

@@ -87,12 +87,13 @@ impl Batch {
     pub(super) fn answer(self, answer: Value) {
         let length: usize = self.decisions().map(Decision::answer_length).sum();
         match answer {
-            Value::Array(values) if values.len() == length => {
-                let mut values = values.into_iter();
+            Value::BulkString(bytes) if bytes.len() == length => {
+                let mut rest = &bytes[..];
                 for Waiting { decision, caller, .. } in self.0 {
-                    let part = values.by_ref().take(decision.answer_length()).collect();
+                    let (part, behind) = rest.split_at(decision.answer_length());
+                    rest = behind;
                     // Who has gone meanwhile needs no answer.
-                    let _ = caller.send(Value::Array(part));
+                    let _ = caller.send(Value::BulkString(part.to_vec()));
                 }
             }
             whole => self.0.into_iter().for_each(|waiting| _ = waiting.caller.send(whole.clone())),
@@ -167,13 +168,13 @@ mod tests {
             let (waiting, callers): (Vec<_>, Vec<_>) = [1, 2].map(waiting).into_iter().unzip();
             (Batch(waiting), callers)
         };
-        let integers = |range: std::ops::Range<i64>| Value::Array(range.map(Value::Int).collect());
+        let bytes = |range: std::ops::Range<u8>| Value::BulkString(range.collect());
         let told =
             |callers: Vec<Caller>| callers.into_iter().map(|mut caller| caller.try_recv().unwrap()).collect::<Vec<_>>();
         let (parted, callers) = batch();
-        parted.answer(integers(0..8));
-        assert_eq!(told(callers), [integers(0..3), integers(3..8)]);
-        for whole in [integers(0..7), integers(0..9), Value::Nil] {
+        parted.answer(bytes(0..44));
+        assert_eq!(told(callers), [bytes(0..17), bytes(17..44)]);
+        for whole in [bytes(0..43), bytes(0..45), Value::Nil] {
             let (parted, callers) = batch();
             parted.answer(whole.clone());
             assert_eq!(told(callers), [whole.clone(), whole]);

@@ -6,22 +6,19 @@ use std::{
 };
 
 use arrayvec::ArrayVec;
-use redis::{Cmd, Value};
+use redis::Cmd;
 
 use crate::{
     config::Factor,
-    limiter::{
-        Charge, Kind, Standing, Terms, Verdict,
-        bucket::{AHEAD_MAX, OWED_MAX},
-        micros,
-        scale::ScaleName,
-    },
+    limiter::{Charge, bucket::AHEAD_MAX, micros, scale::ScaleName},
 };
 
+mod answer;
 pub mod control;
 mod decision;
 mod observe;
 
+pub use answer::{admitted, verdict};
 pub use decision::Decision;
 use decision::SCALES_MAX;
 
@@ -214,76 +211,5 @@ impl KeySpace {
         key.clear();
         key.extend_from_slice(&self.0);
         key.extend_from_slice(name);
-    }
-}
-
-/// Reads the answer of [`Script::Charge`]; `None` where it is none.
-pub fn verdict(reply: &Value, charges: &[Charge<'_>]) -> Option<Verdict> {
-    let Value::Array(values) = reply else { return None };
-    let mut values = values.iter().map(|value| if let Value::Int(integer) = value { Some(*integer) } else { None });
-    let at = u64::try_from(values.next()??).ok()?;
-    let admitted = at > 0;
-    let mut standing = |charge: &Charge<'_>| {
-        let tokens = values.next()??;
-        let factor = Factor::new(f64::from(u32::try_from(values.next()??).ok()?) / 1e6)?;
-        let wait = if let Kind::Window(_) = charge.limit.kind { u64::try_from(values.next()??).ok()? } else { 0 };
-        let (tokens, owed) = if tokens < 0 { (0, tokens.unsigned_abs()) } else { (tokens.unsigned_abs(), 0) };
-        let standing = Standing { tokens, owed, factor, wait };
-        let taken = admitted && charge.terms == Terms::Take;
-        let standing = if taken { charge.limit.charged(standing, charge.cost) } else { standing };
-        (standing.owed <= OWED_MAX).then_some(standing)
-    };
-    let standings = charges.iter().map(&mut standing).collect::<Option<_>>()?;
-    values.next().is_none().then_some(Verdict { admitted, at, standings })
-}
-
-/// Reads from the answer of [`Script::Charge`] whether anything was done; `None` where it is none.
-pub fn admitted(reply: &Value) -> Option<bool> {
-    let Value::Array(values) = reply else { return None };
-    let Value::Int(admitted) = values.first()? else { return None };
-    Some(*admitted > 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::limiter::{Limit, bucket::Bucket, key::KeyHasher};
-
-    const LIMIT: Limit = Limit { kind: Kind::Bucket(Bucket { capacity: 10, rate: 1 }), scale: None, slowest: Factor::ONE };
-
-    fn integers(values: &[i64]) -> Value {
-        Value::Array(values.iter().copied().map(Value::Int).collect())
-    }
-
-    #[test]
-    fn an_answer_is_read_and_anything_else_is_none() {
-        let limit = LIMIT;
-        let charges = [Charge {
-            limit: &limit,
-            key: KeyHasher::new(None, "test").start("limit").finish(),
-            cost: 3,
-            terms: Terms::Take,
-        }];
-        let table = [
-            (integers(&[9, 10, 500_000]), Some((9, 7, 0, 0.5))),
-            (integers(&[0, 2, 1_000_000]), Some((0, 2, 0, 1.0))),
-            (integers(&[1, 2, 1_000_000]), Some((1, 0, 1, 1.0))),
-            (integers(&[0, -1, 1_000_000]), Some((0, 0, 1, 1.0))),
-            (integers(&[0, i64::MIN, 1_000_000]), None),
-            (integers(&[0, 2, 0]), None),
-            (integers(&[0, 2, 1 << 40]), None),
-            (integers(&[0, 2]), None),
-            (integers(&[0, 2, 1_000_000, 3]), None),
-            (integers(&[]), None),
-            (Value::Nil, None),
-            (Value::Array(vec![Value::Int(1), Value::Nil, Value::Nil]), None),
-        ];
-        for (reply, expected) in table {
-            let expected = expected.map(|(at, tokens, owed, factor)| {
-                let standing = Standing { tokens, owed, factor: Factor::new(factor).unwrap(), wait: 0 };
-                Verdict { admitted: at > 0, at, standings: [standing].into_iter().collect() }
-            });
-            assert_eq!(verdict(&reply, &charges), expected, "{reply:?}");
-        }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::Flow;
+use super::{Flow, answer};
 use crate::limiter::{Charge, Kind, Terms, bucket::MICRO, key::Key, scale::ScaleName};
 
 /// Bytes of a charge among the script's arguments.
@@ -49,15 +49,14 @@ pub(super) struct Asked {
 impl Decision {
     /// Moves what `charges` say, as `flow` says.
     pub fn new(flow: Flow, charges: &[Charge<'_>]) -> Self {
-        let values = |charge: &Charge<'_>| if let Kind::Window(_) = charge.limit.kind { 3 } else { 2 };
         Self {
-            answer_length: 1 + charges.iter().map(values).sum::<usize>(),
+            answer_length: answer::length(charges),
             charges: charges.iter().map(|charge| Asked::new(flow, charge)).collect(),
             ahead: flow.ahead(),
         }
     }
 
-    /// Integers that the script answers to it.
+    /// Bytes that the script answers to it.
     pub fn answer_length(&self) -> usize {
         self.answer_length
     }
