@@ -44,9 +44,6 @@ const LARGEST_READ: usize = 64 * 1024;
 /// What is received at once at first; a response that fills it gets twice as much, and so on.
 const FIRST_READ: usize = 8 * 1024;
 
-/// Where there is room for less than this, room is made before anything is received.
-const LEAST_READ: usize = 1024;
-
 /// How long what an upstream says of TLS alone may take to be whole.
 const SETTLING: Duration = Duration::from_millis(100);
 
@@ -54,6 +51,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 pub(super) struct Connection {
     stream: Stream,
     received: BytesMut,
+    /// What is received at once; room is made for it where there is less than half of it.
     reading: usize,
     heads: HeadReader,
     incoming: Incoming,
@@ -173,7 +171,7 @@ impl Connection {
     }
 
     fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.received.capacity() - self.received.len() < LEAST_READ.max(self.reading / 2) {
+        if self.received.capacity() - self.received.len() < self.reading / 2 {
             self.received.reserve(self.reading);
         }
         let room = self.received.capacity() - self.received.len();
