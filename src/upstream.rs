@@ -25,6 +25,7 @@ use crate::{
     config,
     metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
     tls::TlsSetupError,
+    wire::length,
 };
 
 mod connect;
@@ -276,13 +277,9 @@ fn check_framing(response: &Response<()>) -> Result<(), UpstreamError> {
     let headers = response.headers();
     let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
     let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    let is_plain = |length: &HeaderValue| {
-        let digits = length.to_str().ok().filter(|length| length.bytes().all(|byte| byte.is_ascii_digit()));
-        digits.is_some_and(|digits| digits.parse::<u64>().is_ok())
-    };
     match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
         (None, None, None, None) => Ok(()),
-        (Some(length), None, None, None) if is_plain(length) => Ok(()),
+        (Some(value), None, None, None) if length(value.as_bytes()).is_ok() => Ok(()),
         (None, None, Some(coding), None)
             if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && response.version() != Version::HTTP_10 =>
         {

@@ -10,6 +10,7 @@
 
 use std::borrow::Cow;
 
+use hyper::{HeaderMap, header::CONNECTION};
 use memchr::memchr;
 
 pub mod chunks;
@@ -198,8 +199,14 @@ fn trim(mut value: &[u8]) -> &[u8] {
     value
 }
 
-/// A length (RFC 9110, section 8.6): digits only, and not so many that it could overflow.
-fn length(value: &[u8]) -> Result<u64, Fault> {
+/// What `Connection` says of the connection itself, and which fields it names (RFC 9110, section 7.6.1).
+pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
+    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim)
+}
+
+/// A length in bytes (RFC 9110, section 8.6): digits only, and not so many that it could overflow; else [`Fault::Framing`].
+pub fn length(value: &[u8]) -> Result<u64, Fault> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(Fault::Framing);
     }

@@ -16,6 +16,7 @@ use super::{
     forwarded::{self, X_FORWARDED_FOR},
     numbers,
 };
+use crate::wire::connection_options;
 
 /// Carries a [`RequestId`](super::request_id::RequestId).
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -59,11 +60,6 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
             | "transfer-encoding"
             | "upgrade"
     )
-}
-
-fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
 }
 
 /// The protocol a request wants to switch to (RFC 9110, section 7.8): `Upgrade`, where `Connection` names it.

@@ -25,7 +25,7 @@ impl Queues {
         Self { pacing: Pacing::new(limiter, shutdown), places: Mutex::default() }
     }
 
-    /// The places of a route, of which there are so `most` from now on; `under_way` shows how many are taken.
+    /// The places of a route, of which there are `most` from now on; `under_way` shows how many are taken.
     pub(super) fn places(&self, route: &str, most: MaxInFlight, under_way: Gauge) -> Places {
         let mut all = self.places.lock().unwrap_or_else(PoisonError::into_inner);
         all.retain(|_, places| places.are_in_use());

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, header::CONNECTION, http::request::Parts};
+use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, http::request::Parts};
 use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
@@ -35,7 +35,10 @@ use super::{
 };
 use crate::{
     stream::Stream,
-    wire::response::{Head, HeadReader},
+    wire::{
+        connection_options,
+        response::{Head, HeadReader},
+    },
 };
 
 /// Largest response head, and the most that is received at once.
@@ -138,11 +141,12 @@ impl Connection {
         !matches!(poll_quiet(&mut self.stream, &mut Context::from_waker(Waker::noop())), Poll::Ready(Err(_)))
     }
 
-    /// It serves nobody for now, and needs no more room than a small response.
+    /// It serves nobody for now, and keeps no more room than a small exchange needs.
     pub(super) fn rest(&mut self) {
         if self.received.capacity() > FIRST_READ {
             self.received = BytesMut::new();
         }
+        self.outgoing.rest();
     }
 
     /// What it is after a 101.
@@ -212,9 +216,6 @@ impl Connection {
 
 /// Whether a connection stays open after a response (RFC 9112, section 9.3).
 fn persists(version: Version, headers: &HeaderMap) -> bool {
-    let says = |option: &str| {
-        let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-        values.flat_map(|value| value.split(',')).any(|said| said.trim().eq_ignore_ascii_case(option))
-    };
+    let says = |option: &str| connection_options(headers).any(|said| said.eq_ignore_ascii_case(option));
     if version == Version::HTTP_11 { !says("close") } else { says("keep-alive") }
 }

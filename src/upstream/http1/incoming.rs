@@ -7,7 +7,7 @@ use hyper::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
-use crate::wire::{Fault, chunks::ChunkScanner};
+use crate::wire::{Fault, chunks::ChunkScanner, length};
 
 /// What of a response's body is still to come.
 pub(super) enum Incoming {
@@ -24,8 +24,8 @@ pub(super) enum Incoming {
 // === impl Incoming ===
 
 impl Incoming {
-    /// What follows the head of an answer to a request with `method`. Heads that announce two lengths are for the caller to
-    /// refuse.
+    /// What follows the head of an answer to a request with `method`. Heads that announce two lengths, or what is none, are for
+    /// the caller to refuse.
     pub(super) fn of(method: &Method, status: StatusCode, headers: &HeaderMap) -> Self {
         let bodiless = [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
         if method == Method::HEAD || bodiless.contains(&status) {
@@ -34,11 +34,10 @@ impl Incoming {
         if headers.contains_key(TRANSFER_ENCODING) {
             return Self::Chunks(Box::new(ChunkScanner::of_response()));
         }
-        match headers.get(CONTENT_LENGTH).map(|length| length.to_str().ok()?.parse().ok()) {
-            Some(Some(0)) => Self::Ended,
-            Some(Some(length)) => Self::Length(length),
-            // A length beyond what can be counted ends with the connection at the latest.
-            Some(None) | None => Self::Rest,
+        match headers.get(CONTENT_LENGTH).map(|value| length(value.as_bytes())) {
+            Some(Ok(0)) => Self::Ended,
+            Some(Ok(length)) => Self::Length(length),
+            Some(Err(_)) | None => Self::Rest,
         }
     }
 

@@ -87,6 +87,13 @@ impl Outgoing {
         self.buffer.put_slice(b"\r\n");
     }
 
+    /// Gives back the room of a large head.
+    pub(super) fn rest(&mut self) {
+        if self.buffer.capacity() > GATHERED {
+            self.buffer = BytesMut::new();
+        }
+    }
+
     /// Writes what there is to write and the upstream takes. What goes wrong is kept: where the upstream takes no more, its answer
     /// may be there all the same.
     pub(super) fn poll(&mut self, stream: &mut Stream, context: &mut Context<'_>) {
