@@ -34,7 +34,7 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    stream::Stream,
+    stream::{Stream, turn},
     wire::{
         connection_options,
         response::{Head, HeadReader},
@@ -94,6 +94,7 @@ impl Connection {
         let (head, upload) = request.into_parts();
         self.reading = FIRST_READ;
         self.outgoing.begin(&head, upload);
+        turn().await;
         match poll_fn(|context| self.poll_head(context)).await {
             Ok(response) => Ok(self.begin_body(&head.method, response)),
             Err(cause) => Err(Failure { fate: self.fate(head), cause }),
