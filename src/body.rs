@@ -17,9 +17,13 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep};
 
+mod pipe;
 mod replay;
 
+pub use pipe::Inlet;
 pub use replay::Replay;
+
+use pipe::{Outlet, pipe};
 
 /// What a client did wrong with its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -49,10 +53,16 @@ enum Kind {
 }
 
 struct Streaming {
-    incoming: Incoming,
+    source: Source,
     remaining: u64,
     idle: IdleTimer,
     fault: Arc<OnceLock<Fault>>,
+}
+
+/// Where a body comes from.
+enum Source {
+    Http1(Outlet),
+    Http2(Incoming),
 }
 
 /// Tells, after a body was handed on, what went wrong with it.
@@ -70,13 +80,20 @@ pub struct IdleTimer {
 // === impl RequestBody ===
 
 impl RequestBody {
-    /// A body that delivers `incoming` up to `limit` bytes, waiting at most `idle` for each piece.
+    /// The body of a stream of HTTP/2, up to `limit` bytes, waiting at most `idle` for each piece.
     pub fn streaming(incoming: Incoming, limit: u64, idle: Duration) -> Self {
-        if incoming.is_end_stream() {
-            return Self(Kind::Empty);
-        }
+        if incoming.is_end_stream() { Self(Kind::Empty) } else { Self::of(Source::Http2(incoming), limit, idle) }
+    }
+
+    /// A body of `length` bytes, where that is known, which are given to the inlet as they come; the same otherwise.
+    pub fn piped(length: Option<u64>, limit: u64, idle: Duration) -> (Inlet, Self) {
+        let (inlet, outlet) = pipe(length);
+        (inlet, Self::of(Source::Http1(outlet), limit, idle))
+    }
+
+    fn of(source: Source, limit: u64, idle: Duration) -> Self {
         let idle = IdleTimer::new(idle);
-        Self(Kind::Streaming(Box::new(Streaming { incoming, remaining: limit, idle, fault: Arc::default() })))
+        Self(Kind::Streaming(Box::new(Streaming { source, remaining: limit, idle, fault: Arc::default() })))
     }
 
     /// A body that is there already.
@@ -116,7 +133,7 @@ impl Body for RequestBody {
     fn is_end_stream(&self) -> bool {
         match &self.0 {
             Kind::Empty => true,
-            Kind::Streaming(streaming) => streaming.incoming.is_end_stream(),
+            Kind::Streaming(streaming) => streaming.source.is_end_stream(),
             Kind::Whole(bytes) => bytes.is_empty(),
             Kind::Replayed(cursor) => cursor.is_end_stream(),
         }
@@ -125,7 +142,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
             Kind::Empty => SizeHint::with_exact(0),
-            Kind::Streaming(streaming) => streaming.incoming.size_hint(),
+            Kind::Streaming(streaming) => streaming.source.size_hint(),
             Kind::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Replayed(cursor) => cursor.size_hint(),
         }
@@ -140,9 +157,9 @@ impl Streaming {
         if let Some(fault) = self.fault.get() {
             return Poll::Ready(Some(Err(*fault)));
         }
-        let frame = match Pin::new(&mut self.incoming).poll_frame(context) {
+        let frame = match self.source.poll(context) {
             Poll::Ready(Some(Ok(frame))) => frame,
-            Poll::Ready(Some(Err(_))) => return self.fail(Fault::Broken),
+            Poll::Ready(Some(Err(fault))) => return self.fail(fault),
             Poll::Ready(None) => return Poll::Ready(None),
             Poll::Pending => {
                 return match self.idle.poll(context) {
@@ -164,6 +181,31 @@ impl Streaming {
     fn fail(&mut self, fault: Fault) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         let fault = *self.fault.get_or_init(|| fault);
         Poll::Ready(Some(Err(fault)))
+    }
+}
+
+// === impl Source ===
+
+impl Source {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self {
+            Self::Http1(outlet) => outlet.poll_frame(context),
+            Self::Http2(incoming) => Pin::new(incoming).poll_frame(context).map_err(|_| Fault::Broken),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(outlet) => outlet.is_end_stream(),
+            Self::Http2(incoming) => incoming.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(outlet) => outlet.size_hint(),
+            Self::Http2(incoming) => incoming.size_hint(),
+        }
     }
 }
 

@@ -39,7 +39,7 @@ pub mod otlp;
 pub mod peer;
 pub mod serve;
 pub mod shutdown;
-mod stream;
+pub mod stream;
 pub mod tls;
 pub mod trace;
 pub mod upstream;

@@ -8,7 +8,7 @@
 //! among `max_connections` is still counted here.
 //!
 //! The way of a connection: `accept`ed, it waits for a place (`overload`), says whom it comes for (`proxy_protocol`), is
-//! `greet`ed (`tls`, and which protocol), and is run by `connection` or `http2`; each request is an `exchange`, whichever
+//! `greet`ed (`tls`, and which protocol), and is run by `http1` or `http2`; each request is an `exchange`, whichever
 //! protocol it came by.
 
 use std::{
@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-use hyper::{HeaderMap, Request, body::Incoming};
+use hyper::{HeaderMap, Request};
 use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
@@ -28,6 +28,7 @@ use tokio::{
 };
 
 use crate::{
+    body::RequestBody,
     code::Code,
     config,
     metrics::{CodeLabels, ListenerLabels, Metrics},
@@ -36,17 +37,15 @@ use crate::{
 };
 
 mod accept;
-mod connection;
 mod exchange;
 mod greet;
 mod handler;
+mod http1;
 mod http2;
 mod overload;
 mod panics;
-mod progress;
 mod proxy_protocol;
 mod refusal;
-mod socket;
 mod tls;
 
 pub use handler::Handler;
@@ -55,9 +54,8 @@ pub use tls::{ReloadMetrics, Tls, TlsError};
 use accept::Backoff;
 use exchange::Exchanges;
 use greet::{Greeted, Protocols, greet};
-use overload::Room;
+use overload::{Room, Slot};
 use panics::catch_panic;
-use socket::{Slot, Socket};
 
 /// Connections the kernel completes for us before we accept them; beyond it, clients retry their handshake.
 const BACKLOG: u32 = 1024;
@@ -75,7 +73,7 @@ pub struct Caps {
     /// Requests from the call of the handler to the end of their response; beyond it, 503 at once.
     pub max_requests_in_flight: usize,
     /// Longest wait for a whole request head, from its first byte, or from the accept for the first one: 408. A head whose
-    /// beginning arrived together with the previous request is timed from its next byte on.
+    /// beginning arrived together with the previous request is timed from the end of its answer.
     pub header_timeout: Duration,
     /// Longest wait for progress on a request body (the handler gets [`Fault::Stalled`](crate::body::Fault)), and for the
     /// client to take a byte of a response (the connection is reset).
@@ -102,7 +100,7 @@ pub struct Listener {
 }
 
 /// Adds to the answer to a request that is refused here what lets the page that sent it read it.
-pub type Permit = Arc<dyn Fn(&Request<Incoming>, &mut HeaderMap) + Send + Sync>;
+pub type Permit = Arc<dyn Fn(&Request<RequestBody>, &mut HeaderMap) + Send + Sync>;
 
 /// Is told of each request that is refused here.
 pub type Tell = Arc<dyn Fn(&Refused<'_>) + Send + Sync>;
@@ -113,7 +111,7 @@ pub struct Refused<'a> {
     /// Who sent it.
     pub peer: &'a Peer,
     /// The request, where its head could be read.
-    pub request: Option<&'a Request<Incoming>>,
+    pub request: Option<&'a Request<RequestBody>>,
     /// Why it was refused.
     pub code: Code,
     /// What the answer calls it.
@@ -216,12 +214,11 @@ impl<H: Handler> Door<H> {
         let Self { exchanges, room, .. } = &*self;
         // In boxes, so that a connection that waits does not take the room that shaking hands needs, or HTTP/2.
         let Some(Greeted { stream, peer, http2 }) = Box::pin(self.receive(stream, address)).await else { return };
-        let shutdown = exchanges.shutdown.clone();
         if http2 {
+            let shutdown = exchanges.shutdown.clone();
             Box::pin(http2::run((stream, slot), peer, Arc::clone(exchanges), room, shutdown)).await;
         } else {
-            let socket = Box::new(Socket::new(stream, slot, exchanges.caps.max_header_bytes));
-            connection::run(socket, peer, Arc::clone(exchanges), room, shutdown).await;
+            http1::run((stream, slot), peer, exchanges, room).await;
         }
     }
 

@@ -14,6 +14,12 @@ use tokio::{
 };
 use tokio_rustls::TlsStream;
 
+mod received;
+mod tunnel;
+
+pub(crate) use received::Received;
+pub use tunnel::{Switching, Tunnel};
+
 /// A connection once the handshake, where there is one, is done.
 pub(crate) enum Stream {
     Plain(TcpStream),

@@ -42,7 +42,6 @@ pub mod retry;
 mod spare;
 mod stopwatch;
 mod tls;
-mod tunnel;
 mod upload;
 
 pub use connect::ConnectError;
@@ -52,7 +51,6 @@ pub use oauth::Credentials;
 pub use response::ResponseBody;
 pub use retry::retry_after;
 pub use stopwatch::{Attempted, Observer};
-pub use tunnel::Tunnel;
 
 use connect::Connector;
 use failure::{Failure, Fate};

@@ -1,11 +1,11 @@
-//! HTTP/1 as it comes over the wire, read strictly, before a lenient parser sees it (RFC 9112).
+//! HTTP/1 as it comes over the wire, read strictly and once, and what goes out over it (RFC 9112).
 //!
-//! hyper repairs what the RFC lets a recipient repair, and does not say so: bare line feeds, a length beside chunks, a
-//! length sent twice. Two parsers that repair differently see two different requests, which is how requests are smuggled.
-//! The scanners here read the same bytes first, in one pass, and refuse whatever could be read in two ways.
+//! Nothing is repaired that the RFC lets a recipient repair: bare line feeds, a length beside chunks, a length sent twice. Two
+//! readers that repair differently see two different messages, which is how requests are smuggled. Whatever could be read in
+//! two ways is refused here; what is read is what is used.
 //!
-//! Promised: the same verdict however the bytes are cut into reads; neither the end of a faulty line nor anything after it
-//! is among the bytes that may be passed on; nothing is copied but a line that a read cuts, and that is bounded.
+//! Promised: the same verdict however the bytes are cut into reads; no byte is searched twice for the end of its line; nothing is
+//! copied but names of fields and a chunk's line that a read cuts, and both are bounded.
 //! Not promised: that what passes makes sense. Targets, hosts and values are for others to judge.
 
 use std::borrow::Cow;
@@ -13,9 +13,12 @@ use std::borrow::Cow;
 use hyper::{HeaderMap, header::CONNECTION};
 use memchr::memchr;
 
+pub mod body;
 pub mod chunks;
+mod head;
 pub mod request;
 pub mod response;
+pub mod writer;
 
 /// Why a message cannot be read in exactly one way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,15 +64,6 @@ pub enum Fault {
     Interim,
 }
 
-/// What a scan found.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Scanned {
-    /// How many bytes, from the first on, may be passed on.
-    pub clean: usize,
-    /// What is wrong with those that follow.
-    pub fault: Option<Fault>,
-}
-
 /// Cuts bytes into lines, and keeps the beginning of one whose end has not come.
 #[derive(Debug, Default)]
 struct Lines {
@@ -88,48 +82,27 @@ struct Line<'a> {
     taken: usize,
 }
 
-/// Reads `bytes` by `step`, which says how many it took, to their end or to the first fault.
-fn scan(bytes: &[u8], mut step: impl FnMut(&[u8]) -> Result<usize, Fault>) -> Scanned {
-    let mut clean = 0;
-    while clean < bytes.len() {
-        match step(&bytes[clean..]) {
-            Ok(taken) => clean += taken,
-            Err(fault) => return Scanned { clean, fault: Some(fault) },
-        }
-    }
-    Scanned { clean, fault: None }
-}
-
-// === impl Fault ===
-
-impl Fault {
-    /// Whether it lies in a body, so that whoever reads the body must be told.
-    pub fn is_in_body(self) -> bool {
-        self == Self::Chunk
-    }
-}
-
 // === impl Lines ===
 
 impl Lines {
     /// The first line of `bytes` without its CRLF; none where it has not ended. No more than `longest` bytes are kept.
-    fn next<'a>(&mut self, bytes: &'a [u8], longest: usize) -> Result<Option<Line<'a>>, Overlong> {
+    fn next<'a>(&mut self, bytes: &'a [u8], longest: usize) -> Result<Option<Line<'a>>, Unusable> {
         let Some(end) = memchr(b'\n', bytes) else {
             if self.begun.len() + bytes.len() > longest {
-                return Err(Overlong::TooLong);
+                return Err(Unusable::TooLong);
             }
             self.begun.extend_from_slice(bytes);
             return Ok(None);
         };
         if self.begun.len() + end >= longest {
-            return Err(Overlong::TooLong);
+            return Err(Unusable::TooLong);
         }
         let content = if self.begun.is_empty() {
-            Cow::Borrowed(bytes[..end].strip_suffix(b"\r").ok_or(Overlong::LineEnd)?)
+            Cow::Borrowed(bytes[..end].strip_suffix(b"\r").ok_or(Unusable::LineEnd)?)
         } else {
             let mut line = std::mem::take(&mut self.begun);
             line.extend_from_slice(&bytes[..end]);
-            (line.pop() == Some(b'\r')).then_some(()).ok_or(Overlong::LineEnd)?;
+            (line.pop() == Some(b'\r')).then_some(()).ok_or(Unusable::LineEnd)?;
             Cow::Owned(line)
         };
         Ok(Some(Line { content, taken: end + 1 }))
@@ -164,10 +137,23 @@ impl<'a> Field<'a> {
     }
 }
 
-/// A line that cannot be had; its reader knows what kind of line it would have been.
-enum Overlong {
+/// A line that cannot be used; its reader knows what kind of line it would have been.
+enum Unusable {
     TooLong,
     LineEnd,
+    /// There is a carriage return in the middle of it.
+    BareReturn,
+}
+
+/// Most lines of a head are fields.
+impl From<Unusable> for Fault {
+    fn from(overlong: Unusable) -> Self {
+        match overlong {
+            Unusable::TooLong => Self::HeadTooLong,
+            Unusable::LineEnd => Self::LineEnd,
+            Unusable::BareReturn => Self::Field,
+        }
+    }
 }
 
 /// Whether this is a token (RFC 9110, section 5.6.2).
@@ -197,6 +183,11 @@ fn trim(mut value: &[u8]) -> &[u8] {
         value = rest;
     }
     value
+}
+
+/// The options in one value of `Connection`.
+fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(trim)
 }
 
 /// What `Connection` says of the connection itself, and which fields it names (RFC 9110, section 7.6.1).

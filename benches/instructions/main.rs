@@ -34,7 +34,7 @@ use cxgate::{
     peer::Peer,
     shutdown::Shutdown,
     upstream::Upstream,
-    wire::{request::RequestScanner, response::HeadReader},
+    wire::{request, response::HeadReader},
 };
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use hyper::{HeaderMap, Request, Version};
@@ -199,11 +199,12 @@ const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nServer: nginx\r\nDate: Sun, 22 Nov 
 #[library_benchmark]
 #[bench::both_directions(REQUEST, RESPONSE)]
 fn strict_reading(request: &[u8], response: &[u8]) {
-    let mut requests = RequestScanner::new(32 * 1024);
+    let mut requests = request::HeadReader::new(32 * 1024);
     let mut responses = HeadReader::new(64 * 1024);
-    let mut received = BytesMut::with_capacity(TIMES as usize * response.len());
+    let mut received = BytesMut::with_capacity(TIMES as usize * (request.len() + response.len()));
     for _ in 0..TIMES {
-        black_box(requests.scan(black_box(request)));
+        received.extend_from_slice(black_box(request));
+        black_box(requests.read(&mut received)).expect("a request");
         received.extend_from_slice(black_box(response));
         black_box(responses.read(&mut received)).expect("a response");
     }

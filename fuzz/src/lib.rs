@@ -23,8 +23,9 @@ use cxgate::{
     upstream,
     wire::{
         Fault,
+        body::Incoming,
         chunks::ChunkScanner,
-        request::RequestScanner,
+        request,
         response::{Head, HeadReader},
     },
 };
@@ -53,26 +54,38 @@ pub const TARGETS: [(&str, Target); 10] = [
 const LARGEST_HEAD: usize = 1024;
 const PEER: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// However requests are cut into reads, the verdict is the same.
+/// However requests are cut into reads, they are the same, and so is the verdict.
 pub fn request_head(data: &[u8]) {
-    let verdict = |pieces: &[&[u8]]| {
-        let mut scanner = RequestScanner::new(LARGEST_HEAD);
-        let mut fault = None;
-        for piece in pieces {
-            let scanned = scanner.scan(piece);
-            assert!(scanned.clean <= piece.len());
-            assert_eq!(scanned.fault.is_some(), scanned.clean < piece.len());
-            fault = fault.or(scanned.fault);
-            if fault.is_some() {
-                break;
+    let whole = requests(data, data.len().max(1));
+    assert_eq!(requests(data, 1), whole);
+    assert_eq!(requests(data, data.len() / 2 + 1), whole);
+}
+
+/// Every request that is read in pieces of such a length, as text; and why no more are.
+fn requests(data: &[u8], longest: usize) -> (Vec<String>, Option<Fault>) {
+    let (mut reader, mut received, mut body) = (request::HeadReader::new(LARGEST_HEAD), BytesMut::new(), Incoming::Ended);
+    let mut read = Vec::new();
+    let mut step = |received: &mut BytesMut| -> Result<bool, Fault> {
+        while body.take(received)?.is_some() {}
+        if !body.is_over() {
+            return Ok(false);
+        }
+        let Some(head) = reader.read(received)? else { return Ok(false) };
+        read.push(format!("{} {} {:?} {:?}", head.method, head.uri, head.version, head.headers));
+        body = head.body;
+        Ok(true)
+    };
+    for piece in data.chunks(longest) {
+        received.extend_from_slice(piece);
+        loop {
+            match step(&mut received) {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(fault) => return (read, Some(fault)),
             }
         }
-        (fault, scanner.heads())
-    };
-    let whole = verdict(&[data]);
-    assert_eq!(verdict(&data.chunks(1).collect::<Vec<_>>()), whole);
-    let (before, after) = data.split_at(data.len() / 2);
-    assert_eq!(verdict(&[before, after]), whole);
+    }
+    (read, None)
 }
 
 /// However a response is cut into reads, its head is the same, and so is what follows it.

@@ -6,7 +6,7 @@
 
 use std::sync::Arc;
 
-use hyper::{Request, StatusCode, Uri, Version, header::HeaderName, http::uri::PathAndQuery, upgrade::OnUpgrade};
+use hyper::{Request, StatusCode, Uri, Version, header::HeaderName, http::uri::PathAndQuery};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -25,6 +25,7 @@ use super::{
 };
 use crate::{
     body::RequestBody,
+    stream::Switching,
     upstream::{self, DeliveryError, UpstreamError},
 };
 
@@ -44,7 +45,7 @@ impl Next for Forward {
         let Call { mut request, client, peer, route, request_id, rewritten, received, socket, observers, notes, .. } = *call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
-        let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+        let client_side = protocol.is_some().then(|| Switching::take(request.extensions_mut())).flatten();
 
         if let Some(target) = rewritten {
             *request.uri_mut() = target;
@@ -107,7 +108,7 @@ impl Forward {
     fn switch_protocols(
         &self,
         mut answer: hyper::Response<upstream::ResponseBody>,
-        client_side: Option<OnUpgrade>,
+        client_side: Option<Switching>,
         socket: Option<Box<Opening>>,
     ) -> Outcome {
         let switched = (client_side, headers::upgrade_wanted(answer.headers()), answer.body_mut().take_tunnel());

@@ -9,15 +9,16 @@ use std::{
     time::Duration,
 };
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     time::Instant,
 };
 use tracing::debug;
 
-use crate::{shutdown::Shutdown, upstream::Tunnel};
+use crate::{
+    shutdown::Shutdown,
+    stream::{Switching, Tunnel},
+};
 
 /// Bytes in flight in one direction of a tunnel.
 const BUFFER_BYTES: usize = 8 * 1024;
@@ -39,10 +40,10 @@ pub(super) struct Activity {
 
 impl Tunnels {
     /// Relays between the two sides as soon as the client's has switched too, in a task of its own.
-    pub fn join(&self, client_side: OnUpgrade, upstream: Tunnel) {
+    pub fn join(&self, client_side: Switching, upstream: Tunnel) {
         let (idle_timeout, shutdown) = (self.idle_timeout, self.shutdown.clone());
         self.shutdown.spawn(async move {
-            let relay = async { relay(client_side.await.map_err(io::Error::other)?, upstream, idle_timeout).await };
+            let relay = async { relay(client_side.tunnel().await?, upstream, idle_timeout).await };
             let outcome = tokio::select! {
                 outcome = relay => outcome,
                 () = shutdown.stopped() => Ok(()),
@@ -54,9 +55,9 @@ impl Tunnels {
     }
 }
 
-async fn relay(client: Upgraded, upstream: Tunnel, idle_timeout: Duration) -> io::Result<()> {
+async fn relay(client: Tunnel, upstream: Tunnel, idle_timeout: Duration) -> io::Result<()> {
     let activity = Activity::begin();
-    let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
+    let (client_reader, client_writer) = tokio::io::split(client);
     let (upstream_reader, upstream_writer) = tokio::io::split(upstream);
     let both = async {
         tokio::try_join!(copy(client_reader, upstream_writer, &activity), copy(upstream_reader, client_writer, &activity))

@@ -14,10 +14,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use hyper::{
-    HeaderMap,
-    upgrade::{OnUpgrade, Upgraded},
-};
+use hyper::HeaderMap;
 use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 
 mod allowance;
@@ -41,7 +38,8 @@ use crate::{
         places::Place,
     },
     shutdown::Shutdown,
-    upstream::{Tunnel, UpstreamError},
+    stream::{Switching, Tunnel},
+    upstream::UpstreamError,
 };
 
 /// What sockets of one route may do.
@@ -159,11 +157,11 @@ impl Opening {
     }
 
     /// Carries the socket as soon as the client's side has switched too, in a task of its own.
-    pub fn join(self, client_side: OnUpgrade, upstream: Tunnel) {
+    pub fn join(self, client_side: Switching, upstream: Tunnel) {
         let shutdown = self.shared.shutdown.clone();
         shutdown.clone().spawn(async move {
             let carried = async {
-                match client_side.await {
+                match client_side.tunnel().await {
                     Ok(client) => self.carry(client, upstream).await,
                     Err(error) => tracing::debug!(%error, "a socket did not open"),
                 }
@@ -175,7 +173,7 @@ impl Opening {
         });
     }
 
-    async fn carry(self, client: Upgraded, upstream: Tunnel) {
+    async fn carry(self, client: Tunnel, upstream: Tunnel) {
         let Self { shared, policy, key, place, seen, is_exempt, .. } = self;
         let allowance = (!is_exempt).then(|| Allowance::new(Arc::clone(&shared.limiter), Arc::clone(&policy), key));
         let _open = InFlight::new(&policy.counters.open);

@@ -1,7 +1,6 @@
-//! One request and its response, between hyper and the handler.
+//! One request and its response, between a connection and the handler.
 
 use std::{
-    convert::Infallible,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
@@ -10,21 +9,11 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::{Either, Full};
-use hyper::{
-    Method, Request, Response, StatusCode, Version,
-    body::Incoming,
-    header::{CONNECTION, HeaderValue, UPGRADE},
-};
+use hyper::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::{
-    Caps, Handler, ListenerMetrics, Permit, Refused, Tell,
-    handler::BoxError,
-    panics::catch_panic,
-    progress::{Exchange, Progress},
-    refusal,
-};
-use crate::{body::RequestBody, code::Code, metrics::CodeLabels, peer::Peer, shutdown::Shutdown, stream::turn};
+use super::{Caps, Handler, ListenerMetrics, Permit, Refused, Tell, handler::BoxError, panics::catch_panic, refusal};
+use crate::{body::RequestBody, code::Code, metrics::CodeLabels, peer::Peer, shutdown::Shutdown};
 
 /// What the exchanges of all connections share.
 pub(super) struct Exchanges<H> {
@@ -38,11 +27,11 @@ pub(super) struct Exchanges<H> {
     pub(super) shutdown: Shutdown,
 }
 
-/// Follows a response on its way to hyper; dropped when hyper has taken all of it, or given up on it.
+/// Follows a response on its way to its connection; dropped when that has taken all of it, or given up on it.
 pub(super) trait Watch {
-    /// hyper asks for the next piece: the client has room for the last one.
+    /// The next piece is asked for: the client has room for the last one.
     fn asked(&mut self) {}
-    /// hyper was given a piece.
+    /// A piece was given.
     fn gave(&mut self) {}
 }
 
@@ -56,46 +45,11 @@ pub(super) struct ServedBody<B, W> {
 // === impl Exchanges ===
 
 impl<H: Handler> Exchanges<H> {
-    /// Answers one request of an HTTP/1 connection. The exchange begins with the call, not with the first poll: hyper makes
-    /// the call as soon as it has a head.
-    pub(super) fn answer(
-        self: Arc<Self>,
-        peer: Peer,
-        progress: &Progress,
-        mut request: Request<Incoming>,
-    ) -> impl Future<Output = Result<Response<ServedBody<H::Body, Exchange>>, Infallible>> {
-        let has_body = request.body().size_hint().exact() != Some(0);
-        if has_body {
-            // A request may be answered by switching protocols before its body is through, and the rest of it would then
-            // be the first words of the tunnel. Nobody has to switch (RFC 9110, section 7.8).
-            request.headers_mut().remove(UPGRADE);
-        }
-        let exchange = progress.begin(has_body);
-        async move {
-            let connect = request.method() == Method::CONNECT;
-            let ends = connect || request.method() == Method::TRACE;
-            let mut response = self.respond(peer, request, exchange).await;
-            turn().await;
-            let status = response.status();
-            if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
-                response.body().watch.upgrade();
-            } else if ends || self.shutdown.is_leaving() {
-                // Whoever sends CONNECT or TRACE to a gate takes it for something else: what follows is not to be trusted.
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-            }
-            // The version is that of this connection (RFC 9110, section 2.5); hyper lowers it for a client that needs that. In
-            // the words of an HTTP/1.0 upstream, the end of a body would be the connection's end, and could not be told from
-            // a break.
-            *response.version_mut() = Version::HTTP_11;
-            Ok(response)
-        }
-    }
-
     /// Answers one request.
     pub(super) async fn respond<W>(
         &self,
         peer: Peer,
-        request: Request<Incoming>,
+        request: Request<RequestBody>,
         watch: W,
     ) -> Response<ServedBody<H::Body, W>> {
         let in_flight = Arc::clone(&self.in_flight).try_acquire_owned().ok();
@@ -113,9 +67,7 @@ impl<H: Handler> Exchanges<H> {
     }
 
     /// The handler's answer; `None` where it panicked.
-    async fn handle(&self, peer: Peer, request: Request<Incoming>) -> Option<Response<H::Body>> {
-        let caps = &self.caps;
-        let request = request.map(|body| RequestBody::streaming(body, caps.max_body_bytes, caps.body_idle_timeout));
+    async fn handle(&self, peer: Peer, request: Request<RequestBody>) -> Option<Response<H::Body>> {
         // The call itself may panic too, so it is made inside the future.
         let handled = async { (self.handler)(peer, request).await };
         catch_panic(handled, self.metrics.panics.clone()).await
@@ -123,7 +75,7 @@ impl<H: Handler> Exchanges<H> {
 }
 
 impl<H> Exchanges<H> {
-    /// Refuses a head that hyper could not read or did not get: the answer as it goes over the wire.
+    /// Refuses a head that cannot be read or did not come: the answer as it goes over the wire.
     pub(super) fn refuse_head(&self, code: Code, peer: &Peer) -> String {
         self.count(code);
         let request_id = refusal::request_id();
@@ -132,7 +84,7 @@ impl<H> Exchanges<H> {
     }
 
     /// Refuses a request whose head was read, so that a page it came from may be known.
-    fn refuse(&self, code: Code, peer: &Peer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn refuse(&self, code: Code, peer: &Peer, request: &Request<RequestBody>) -> Response<Full<Bytes>> {
         let request_id = refusal::request_id();
         self.tell(Refused { peer, request: Some(request), code, request_id: &request_id });
         let mut response = self.answer_alone(code, &request_id);
@@ -188,5 +140,5 @@ where
 
 // === impl Watch ===
 
-/// A connection that carries one response at a time is blocked where its response is, and its socket says so.
-impl Watch for Exchange {}
+/// A connection that carries one response at a time is blocked where its response is, and knows it.
+impl Watch for () {}

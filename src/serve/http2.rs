@@ -37,10 +37,9 @@ use tokio::{
 use super::{
     Caps, Handler,
     exchange::{Exchanges, Watch},
-    overload::Room,
-    socket::Slot,
+    overload::{Room, Slot},
 };
-use crate::{peer::Peer, shutdown::Shutdown, stream::Stream};
+use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown, stream::Stream};
 
 mod outlet;
 
@@ -109,6 +108,7 @@ pub(super) async fn run<H: Handler>(
     let caps = &exchanges.caps;
     let service = service_fn(|mut request: Request<Incoming>| {
         as_by_http1(&mut request);
+        let request = request.map(|body| RequestBody::streaming(body, caps.max_body_bytes, caps.body_idle_timeout));
         let (exchanges, peer, open) = (Arc::clone(&exchanges), peer.clone(), streams.open());
         async move {
             let mut response = exchanges.respond(peer, request, open).await;

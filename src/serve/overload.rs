@@ -3,13 +3,10 @@
 //! Promised: never more connections than places; while somebody waits for one, the connection that has idled longest after a
 //! request is closed for it. A connection that has not yet sent its first request is not idle: its head is due.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::sync::Arc;
 
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, futures::Notified};
+use prometheus_client::metrics::gauge::Gauge;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The places for connections.
 #[derive(Debug)]
@@ -19,10 +16,10 @@ pub(super) struct Room {
     wanted: Notify,
 }
 
-/// One connection's willingness to leave while it idles.
-pub(super) struct Leave<'r> {
-    room: &'r Room,
-    asked: Pin<Box<Option<Notified<'r>>>>,
+/// A place among the connections that may be open, and one on the gauge that counts them.
+pub(super) struct Slot {
+    open: Gauge,
+    _place: OwnedSemaphorePermit,
 }
 
 // === impl Room ===
@@ -42,56 +39,56 @@ impl Room {
         Arc::clone(&self.places).acquire_owned().await.ok()
     }
 
-    /// Resolves when somebody wants the place of a connection that idles.
+    /// Resolves when somebody wants the place of a connection that idles. If it has resolved when it is dropped unheard, the next
+    /// one is asked.
     pub(super) async fn wanted(&self) {
         self.wanted.notified().await;
     }
 }
 
-// === impl Leave ===
+// === impl Slot ===
 
-impl<'r> Leave<'r> {
-    pub(super) fn new(room: &'r Room) -> Self {
-        Self { room, asked: Box::pin(None) }
+impl Slot {
+    pub(super) fn new(place: OwnedSemaphorePermit, open: Gauge) -> Self {
+        open.inc();
+        Self { open, _place: place }
     }
+}
 
-    /// The connection idles: ready when it should go.
-    pub(super) fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        if self.asked.is_none() {
-            self.asked.set(Some(self.room.wanted.notified()));
-        }
-        self.asked.as_mut().as_pin_mut().map_or(Poll::Pending, |asked| asked.poll(context))
-    }
-
-    /// The connection is in use. If it was asked meanwhile, the next one is.
-    pub(super) fn withdraw(&mut self) {
-        if self.asked.is_some() {
-            self.asked.set(None);
-        }
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.open.dec();
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::future::poll_fn;
+    use std::{
+        future::poll_fn,
+        pin::{Pin, pin},
+        task::Poll,
+    };
 
     use super::*;
+
+    async fn is_asked(idle: Pin<&mut impl Future<Output = ()>>) -> bool {
+        let mut idle = Some(idle);
+        poll_fn(|context| Poll::Ready(idle.take().is_some_and(|idle| idle.poll(context).is_ready()))).await
+    }
 
     #[tokio::test]
     async fn who_idles_longest_leaves_first_and_who_is_in_use_passes_it_on() {
         let room = Room::new(1);
         let place = room.place().await;
-        let [mut first, mut second, mut third] = [Leave::new(&room), Leave::new(&room), Leave::new(&room)];
-        let asked = async |leave: &mut Leave<'_>| poll_fn(|context| Poll::Ready(leave.poll(context).is_ready())).await;
-        for leave in [&mut first, &mut second, &mut third] {
-            assert!(!asked(leave).await, "nobody waits");
-        }
-        let waiting = room.place();
-        tokio::pin!(waiting);
+        let mut first = Box::pin(room.wanted());
+        let (mut second, mut third) = (pin!(room.wanted()), pin!(room.wanted()));
+        assert!(!is_asked(first.as_mut()).await, "nobody waits");
+        assert!(!is_asked(second.as_mut()).await && !is_asked(third.as_mut()).await);
+        let mut waiting = pin!(room.place());
         assert!(poll_fn(|context| Poll::Ready(waiting.as_mut().poll(context).is_pending())).await);
-        first.withdraw();
-        assert!(asked(&mut second).await);
-        assert!(!asked(&mut third).await, "one place was wanted");
+        drop(first);
+        assert!(is_asked(second.as_mut()).await);
+        assert!(!is_asked(third.as_mut()).await, "one place was wanted");
         drop(place);
         assert!(waiting.await.is_some());
     }

@@ -11,21 +11,7 @@ use crate::{code::Code, wire::Fault};
 
 const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// The longest request target that hyper can represent; beyond it a head is refused whatever its size may be.
-const LONGEST_TARGET: usize = (u16::MAX - 1) as usize;
-
-/// Why hyper could not parse a head, of which `read` is what has arrived and `largest` bytes may.
-pub(super) fn of_head(error: &hyper::Error, read: &[u8], largest: usize) -> Code {
-    if !error.is_parse_too_large() {
-        return Code::BadRequest;
-    }
-    match read.iter().position(|byte| *byte == b'\n') {
-        Some(line) if line < largest.min(LONGEST_TARGET) => Code::HeaderTooLarge,
-        _ => Code::UriTooLong,
-    }
-}
-
-/// What a head is refused as that the strict reader did not pass.
+/// What a head is refused as that cannot be read.
 pub(super) fn of_fault(fault: Fault) -> Code {
     match fault {
         Fault::Host => Code::HostInvalid,
@@ -55,7 +41,7 @@ pub(super) fn response(code: Code, request_id: &str) -> Response<Full<Bytes>> {
     response
 }
 
-/// The answer as it goes over the wire, for when hyper has given up on the connection.
+/// The answer as it goes over the wire, for when there is no request to answer.
 pub(super) fn message(code: Code, request_id: &str) -> String {
     let (status, body) = (code.status(), code.body());
     format!(

@@ -17,25 +17,23 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
 use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, http::request::Parts};
-use tokio::time::timeout;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use tokio_util::io::poll_read_buf;
 
-mod incoming;
 mod outgoing;
 
-use incoming::Incoming;
 use outgoing::Outgoing;
 
 use super::{
     failure::{Cause, Failure, Fate, ResponseFault},
     open::Open,
     quiet::poll_quiet,
-    tunnel::Tunnel,
     upload::Upload,
 };
 use crate::{
-    stream::{Stream, turn},
+    stream::{Stream, Tunnel, turn},
     wire::{
+        body::Incoming,
         connection_options,
         response::{Head, HeadReader},
     },
@@ -150,9 +148,9 @@ impl Connection {
         self.outgoing.rest();
     }
 
-    /// What it is after a 101.
-    pub(super) fn into_tunnel(self) -> Tunnel {
-        Tunnel::new(self.stream, self.received, self.open)
+    /// What it is after a 101, with its place.
+    pub(super) fn into_tunnel(self, permit: Option<OwnedSemaphorePermit>) -> Tunnel {
+        Tunnel::new(self.stream, self.received, (self.open, permit))
     }
 
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Cause>> {
@@ -189,7 +187,7 @@ impl Connection {
 
     fn begin_body(&mut self, method: &Method, head: Head) -> Response<()> {
         self.persists = persists(head.version, &head.headers);
-        self.incoming = Incoming::of(method, head.status, &head.headers);
+        self.incoming = Incoming::of_response(method, head.status, &head.headers);
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.version_mut() = head.version;

@@ -27,10 +27,9 @@ use super::{
     http1,
     multiplexed::{Multiplexed, Stream as SharedStream},
     open::Open,
-    tunnel::Tunnel,
     upload::Upload,
 };
-use crate::config;
+use crate::{config, stream::Tunnel};
 
 /// How often those that rest are looked at: nobody else would notice that their upstream has closed them.
 const LOOK: Duration = Duration::from_secs(1);
@@ -274,7 +273,7 @@ impl Lease {
         match self {
             Self::Http1(connection) => {
                 let Connection { http, permit, .. } = *connection;
-                Some(http.into_tunnel().holding(permit))
+                Some(http.into_tunnel(permit))
             }
             Self::Http2(_) => None,
         }

@@ -9,8 +9,8 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
-use super::{failure::ResponseFault, pool::Lease, tunnel::Tunnel};
-use crate::body::IdleTimer;
+use super::{failure::ResponseFault, pool::Lease};
+use crate::{body::IdleTimer, stream::Tunnel};
 
 /// The body of an upstream's response. Read to its end, it hands its connection back; dropped before, it closes it.
 pub struct ResponseBody {

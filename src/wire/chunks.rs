@@ -10,7 +10,7 @@ use hyper::{
 
 use memchr::memchr;
 
-use super::{Fault, Field, Lines, Overlong};
+use super::{Fault, Field, Lines};
 
 /// Longest line with a size: sixteen digits hold every size there is.
 const LONGEST_SIZE: usize = 16;
@@ -41,8 +41,10 @@ pub struct ChunkScanner {
     part: Part,
     lines: Lines,
     trailers: usize,
-    /// The trailers of a response so far; none of a request.
+    /// The trailers so far, if there are any.
     kept: Option<Box<HeaderMap>>,
+    /// Whether extensions are passed over.
+    lenient: bool,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -61,17 +63,17 @@ impl ChunkScanner {
     /// A scanner for the body of a request.
     #[expect(clippy::new_without_default, reason = "a body that has not begun is no default of anything")]
     pub fn new() -> Self {
-        Self { part: Part::Size, lines: Lines::default(), trailers: 0, kept: None }
+        Self { part: Part::Size, lines: Lines::default(), trailers: 0, kept: None, lenient: false }
     }
 
-    /// A scanner for the body of a response, whose trailers are kept.
+    /// A scanner for the body of a response.
     pub fn of_response() -> Self {
-        Self { kept: Some(Box::default()), ..Self::new() }
+        Self { lenient: true, ..Self::new() }
     }
 
-    /// The trailers, once the body is over, if there are any and they were kept.
+    /// The trailers, once the body is over, if there are any.
     pub fn take_trailers(&mut self) -> Option<HeaderMap> {
-        self.kept.take().map(|trailers| *trailers).filter(|trailers| self.is_over() && !trailers.is_empty())
+        self.kept.take_if(|_| matches!(self.part, Part::Over)).map(|trailers| *trailers)
     }
 
     /// Whether what comes next are bytes of the body itself.
@@ -103,14 +105,14 @@ impl ChunkScanner {
 
     fn without_extensions<'a>(&self, line: &'a [u8]) -> &'a [u8] {
         match memchr(b';', line) {
-            Some(end) if self.kept.is_some() => line[..end].trim_ascii_end(),
+            Some(end) if self.lenient => line[..end].trim_ascii_end(),
             _ => line,
         }
     }
 
     fn line(&mut self, bytes: &[u8]) -> Result<usize, Fault> {
         let longest = match self.part {
-            Part::Size if self.kept.is_some() => LONGEST_SIZE + LONGEST_EXTENSIONS + 2,
+            Part::Size if self.lenient => LONGEST_SIZE + LONGEST_EXTENSIONS + 2,
             Part::Size => LONGEST_SIZE + 2,
             Part::Trailers => LARGEST_TRAILERS.saturating_sub(self.trailers),
             _ => 2,
@@ -118,7 +120,7 @@ impl ChunkScanner {
         let line = match self.lines.next(bytes, longest) {
             Ok(Some(line)) => line,
             Ok(None) => return Ok(bytes.len()),
-            Err(Overlong::TooLong | Overlong::LineEnd) => return Err(Fault::Chunk),
+            Err(_) => return Err(Fault::Chunk),
         };
         self.part = match self.part {
             Part::Size => match size(self.without_extensions(&line.content))? {
@@ -127,7 +129,7 @@ impl ChunkScanner {
             },
             Part::Trailers if line.content.is_empty() => Part::Over,
             Part::Trailers => {
-                trailer(&line.content, self.kept.as_deref_mut())?;
+                trailer(&line.content, &mut self.kept)?;
                 self.trailers += line.content.len() + 2;
                 Part::Trailers
             }
@@ -149,16 +151,15 @@ fn size(line: &[u8]) -> Result<u64, Fault> {
     })
 }
 
-fn trailer(line: &[u8], kept: Option<&mut HeaderMap>) -> Result<(), Fault> {
+fn trailer(line: &[u8], kept: &mut Option<Box<HeaderMap>>) -> Result<(), Fault> {
     let field = Field::read(line).map_err(|_| Fault::Chunk)?;
     for name in FORBIDDEN_TRAILERS {
         if field.is(name).map_err(|_| Fault::Chunk)? {
             return Err(Fault::Chunk);
         }
     }
-    if let Some(kept) = kept {
-        let name = HeaderName::from_bytes(field.name).map_err(|_| Fault::Chunk)?;
-        kept.append(name, HeaderValue::from_bytes(field.value).map_err(|_| Fault::Chunk)?);
-    }
+    let name = HeaderName::from_bytes(field.name).map_err(|_| Fault::Chunk)?;
+    let value = HeaderValue::from_bytes(field.value).map_err(|_| Fault::Chunk)?;
+    kept.get_or_insert_default().append(name, value);
     Ok(())
 }

@@ -3,23 +3,13 @@
 //! Promised: one reading, whose result is what is used, so that nobody can have read another response from the same bytes.
 //! Bodies are not read here: their framing follows from the head and the request.
 
-use bytes::{Buf, Bytes, BytesMut};
-use hyper::{
-    HeaderMap, StatusCode, Version,
-    header::{HeaderName, HeaderValue},
-};
-use memchr::memchr;
+use bytes::{Bytes, BytesMut};
+use hyper::{HeaderMap, StatusCode, Version};
 
-use super::{Fault, Field};
+use super::{Fault, Unusable, head::HeadLines};
 
 /// Interim responses to one request; more are a flood.
 const MOST_INTERIM: u32 = 100;
-
-/// Fields of one head.
-const MOST_FIELDS: usize = 100;
-
-/// Room for the fields that a proxy adds, so that adding them moves none.
-const ADDED_FIELDS: usize = 10;
 
 /// The head that counts.
 #[derive(Debug)]
@@ -37,15 +27,9 @@ pub struct Head {
 /// Reads the heads of one response after the other; between them it keeps only its room.
 #[derive(Debug)]
 pub struct HeadReader {
-    largest_head: usize,
+    lines: HeadLines,
     /// `None` until the status line of the head has been read.
     status: Option<StatusLine>,
-    /// Where the name and the value of each field lie in the head.
-    fields: Vec<Place>,
-    /// Where the next line begins.
-    line: usize,
-    /// How much of that line is known to have no end in it.
-    searched: usize,
     interim: u32,
 }
 
@@ -57,63 +41,41 @@ struct StatusLine {
     length: usize,
 }
 
-#[derive(Debug, Clone, Copy)]
-struct Place {
-    name: (usize, usize),
-    value: (usize, usize),
-}
-
 // === impl HeadReader ===
 
 impl HeadReader {
     /// A reader of heads that may have so many bytes each.
     pub fn new(largest_head: usize) -> Self {
-        Self { largest_head, status: None, fields: Vec::new(), line: 0, searched: 0, interim: 0 }
+        Self { lines: HeadLines::new(largest_head), status: None, interim: 0 }
     }
 
     /// Reads on in `bytes`, which hold what was not taken before and what has come since, and takes the head out of them once it
     /// is whole. After a fault the bytes mean nothing.
     pub fn read(&mut self, bytes: &mut BytesMut) -> Result<Option<Head>, Fault> {
-        while let Some(end) = self.line_end(bytes)? {
-            let content = bytes[self.line..end].strip_suffix(b"\r").ok_or(Fault::LineEnd)?;
+        loop {
+            let line = match (self.lines.next(bytes), self.status) {
+                (Ok(Some(line)), _) => line,
+                (Ok(None), _) => return Ok(None),
+                (Err(Unusable::BareReturn), None) => return Err(Fault::StatusLine),
+                (Err(unusable), _) => return Err(unusable.into()),
+            };
             match self.status {
-                None => self.status = Some(self.status_line(content)?),
-                Some(_) if !content.is_empty() => {
-                    let place = Place::of(self.line, content)?;
-                    if self.fields.len() == MOST_FIELDS {
-                        return Err(Fault::HeadTooLong);
-                    }
-                    self.fields.push(place);
-                }
+                None => self.status = Some(self.status_line(line.content)?),
+                Some(_) if !line.content.is_empty() => _ = self.lines.field(&line)?,
                 Some(line) => {
-                    let length = end + 1;
-                    (self.line, self.searched) = (0, 0);
                     self.status = None;
                     if line.is_final() {
-                        return self.head(line, &bytes.split_to(length).freeze()).map(Some);
+                        return self.head(line, bytes).map(Some);
                     }
-                    self.fields.clear();
-                    bytes.advance(length);
-                    continue;
+                    self.lines.skip(bytes);
                 }
             }
-            self.line = end + 1;
-            self.searched = 0;
         }
-        Ok(None)
     }
 
     /// Whether anything of a response was taken already.
     pub fn has_begun(&self) -> bool {
         self.status.is_some() || self.interim > 0
-    }
-
-    /// Where the line feed of the next line is.
-    fn line_end(&mut self, bytes: &[u8]) -> Result<Option<usize>, Fault> {
-        let from = self.line + self.searched;
-        let end = memchr(b'\n', &bytes[from..]).map(|position| from + position);
-        self.searched = bytes.len() - self.line;
-        if end.unwrap_or(bytes.len()) >= self.largest_head { Err(Fault::HeadTooLong) } else { Ok(end) }
     }
 
     fn status_line(&mut self, content: &[u8]) -> Result<StatusLine, Fault> {
@@ -122,15 +84,10 @@ impl HeadReader {
         if self.interim > MOST_INTERIM { Err(Fault::Interim) } else { Ok(line) }
     }
 
-    fn head(&mut self, line: StatusLine, bytes: &Bytes) -> Result<Head, Fault> {
-        let mut headers = HeaderMap::with_capacity(self.fields.len() + ADDED_FIELDS);
-        for Place { name, value } in self.fields.drain(..) {
-            let name = HeaderName::from_bytes(&bytes[name.0..name.1]).map_err(|_| Fault::Field)?;
-            let value = HeaderValue::from_maybe_shared(bytes.slice(value.0..value.1)).map_err(|_| Fault::Field)?;
-            headers.append(name, value);
-        }
+    fn head(&mut self, line: StatusLine, bytes: &mut BytesMut) -> Result<Head, Fault> {
+        let (head, headers) = self.lines.take(bytes)?;
         let status = StatusCode::from_u16(line.status).map_err(|_| Fault::StatusLine)?;
-        let reason = bytes.slice(line.length.min(13)..line.length);
+        let reason = head.slice(line.length.min(13)..line.length);
         Ok(Head { status, version: line.version, headers, reason })
     }
 }
@@ -159,19 +116,6 @@ impl StatusLine {
 
     fn is_final(self) -> bool {
         self.status == 101 || self.status >= 200
-    }
-}
-
-// === impl Place ===
-
-impl Place {
-    /// Where the parts of a field lie whose line begins at `start`.
-    fn of(start: usize, line: &[u8]) -> Result<Self, Fault> {
-        let field = Field::read(line)?;
-        let name_end = start + field.name.len();
-        let blanks = line[field.name.len() + 1..].iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
-        let value = if field.value.is_empty() { name_end } else { name_end + 1 + blanks };
-        Ok(Self { name: (start, name_end), value: (value, value + field.value.len()) })
     }
 }
 

@@ -5,8 +5,6 @@
 
 use std::{io, pin::pin, sync::Arc};
 
-use hyper::upgrade::Upgraded;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadHalf, WriteHalf, sink},
     time::{Duration, sleep, timeout},
@@ -22,7 +20,7 @@ use super::{
 use crate::{
     gate::{tunnel::Activity, violation::Seen},
     limiter::bucket::MICRO,
-    upstream::Tunnel,
+    stream::Tunnel,
 };
 
 /// The most bytes in flight in one direction: a message that is looked at must fit, with its header.
@@ -48,14 +46,12 @@ enum End {
     Broken(io::Error),
 }
 
-type Client = TokioIo<Upgraded>;
-
 /// From the client to the upstream.
 struct Upward<'a> {
     session: &'a Session,
     activity: &'a Activity,
     allowance: Option<Allowance>,
-    reader: ReadHalf<Client>,
+    reader: ReadHalf<Tunnel>,
     writer: WriteHalf<Tunnel>,
     sequence: Sequence,
     buffer: Vec<u8>,
@@ -70,7 +66,7 @@ struct Upward<'a> {
 struct Downward<'a> {
     activity: &'a Activity,
     reader: ReadHalf<Tunnel>,
-    writer: WriteHalf<Client>,
+    writer: WriteHalf<Tunnel>,
     boundaries: Boundaries,
     buffer: Vec<u8>,
     /// What of the buffer was read and has not gone on.
@@ -84,9 +80,9 @@ struct Downward<'a> {
 
 impl Session {
     /// Relays until both sides have ended, one breaks, or the gate ends it.
-    pub(super) async fn run(&self, client: Upgraded, upstream: Tunnel, allowance: Option<Allowance>) {
+    pub(super) async fn run(&self, client: Tunnel, upstream: Tunnel, allowance: Option<Allowance>) {
         let activity = Activity::begin();
-        let (client_reader, client_writer) = tokio::io::split(TokioIo::new(client));
+        let (client_reader, client_writer) = tokio::io::split(client);
         let (upstream_reader, upstream_writer) = tokio::io::split(upstream);
         let mut upward = Upward::new(self, &activity, allowance, client_reader, upstream_writer);
         let mut downward = Downward::new(&activity, upstream_reader, client_writer);
@@ -184,7 +180,7 @@ impl<'a> Upward<'a> {
         session: &'a Session,
         activity: &'a Activity,
         allowance: Option<Allowance>,
-        reader: ReadHalf<Client>,
+        reader: ReadHalf<Tunnel>,
         writer: WriteHalf<Tunnel>,
     ) -> Self {
         let (buffer, sequence) = (vec![0; FIRST_BUFFER_BYTES], Sequence::default());
@@ -292,7 +288,7 @@ impl<'a> Upward<'a> {
 // === impl Downward ===
 
 impl<'a> Downward<'a> {
-    fn new(activity: &'a Activity, reader: ReadHalf<Tunnel>, writer: WriteHalf<Client>) -> Self {
+    fn new(activity: &'a Activity, reader: ReadHalf<Tunnel>, writer: WriteHalf<Tunnel>) -> Self {
         let (buffer, boundaries) = (vec![0; FIRST_BUFFER_BYTES], Boundaries::default());
         Self { activity, reader, writer, boundaries, buffer, start: 0, end: 0, frame_end: Some(0) }
     }

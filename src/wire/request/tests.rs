@@ -2,24 +2,44 @@
 
 use super::*;
 
-/// Scans `bytes` in one piece, and in two however they are cut; the verdict must be the same.
+/// Reads the requests that come in these pieces to their end, their bodies too, and counts their heads.
+fn read(pieces: &[&[u8]]) -> Result<u64, Fault> {
+    let (mut reader, mut received) = (HeadReader::new(1024), BytesMut::new());
+    let (mut body, mut switches, mut heads) = (Incoming::Ended, false, 0);
+    for piece in pieces {
+        received.extend_from_slice(piece);
+        loop {
+            while body.take(&mut received)?.is_some() {}
+            if !body.is_over() {
+                break;
+            }
+            if switches && !received.is_empty() {
+                return Err(Fault::Early);
+            }
+            let Some(head) = reader.read(&mut received)? else { break };
+            (body, switches, heads) = (head.body, head.switches, heads + 1);
+        }
+    }
+    Ok(heads)
+}
+
+/// Reads `bytes` in one piece, and in two however they are cut; the verdict must be the same.
 fn verdict(bytes: &[u8]) -> Result<u64, Fault> {
-    let scan = |pieces: &[&[u8]]| {
-        let mut scanner = RequestScanner::new(1024);
-        let fault = pieces.iter().find_map(|piece| scanner.scan(piece).fault);
-        fault.map_or(Ok(scanner.heads()), Err)
-    };
-    let whole = scan(&[bytes]);
+    let whole = read(&[bytes]);
     for cut in 1..bytes.len() {
-        assert_eq!(scan(&[&bytes[..cut], &bytes[cut..]]), whole, "cut at {cut}: {}", bytes.escape_ascii());
+        assert_eq!(read(&[&bytes[..cut], &bytes[cut..]]), whole, "cut at {cut}: {}", bytes.escape_ascii());
     }
     whole
+}
+
+fn head(bytes: &str) -> Head {
+    HeadReader::new(1024).read(&mut BytesMut::from(bytes)).unwrap().unwrap()
 }
 
 #[test]
 fn a_head_is_read_in_one_way_or_refused() {
     use Fault::{Expectation, Field, Framing, Host, LineEnd, RequestLine};
-    let cases: [(&str, Result<u64, Fault>); 60] = [
+    let cases: [(&str, Result<u64, Fault>); 66] = [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(1)),
         ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", Ok(1)),
         ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(1)),
@@ -37,6 +57,12 @@ fn a_head_is_read_in_one_way_or_refused() {
         ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", Err(Field)),
         ("GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", Err(Field)),
         ("GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
+        ("GET / HTTP/1.1\rHost: a\r\r", Err(RequestLine)),
+        ("GET / HTTP/1.1\rHost: a\n", Err(RequestLine)),
+        ("GET / HTTP/1.1\r\nHost: a\rX: y\r\r", Err(Field)),
+        ("GET / HTTP/1.1\r\nHost: a\rX: y\n", Err(Field)),
+        ("\0", Err(RequestLine)),
+        ("\x16\x03\x01\n", Err(RequestLine)),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
         ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
         (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
@@ -140,6 +166,9 @@ fn what_is_longer_than_allowed_is_neither_read_nor_kept() {
     let head = |line: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{line}");
     for (bytes, expected) in [
         (format!("GET /{long}"), Fault::TargetTooLong),
+        (format!("GET /{long}\r{long}"), Fault::TargetTooLong),
+        (head(&format!("X: a\r{long}")), Fault::Field),
+        (head(&format!("X: a\r{long}\r\n")), Fault::Field),
         (head(&format!("X: {long}")), Fault::HeadTooLong),
         (head(&"X: y\r\n".repeat(200)), Fault::HeadTooLong),
         (format!("{} / HTTP/1.1\r\n", &long[..100]), Fault::RequestLine),
@@ -150,23 +179,59 @@ fn what_is_longer_than_allowed_is_neither_read_nor_kept() {
     assert_eq!(verdict(head(&format!("X: {}\r\n\r\n", &long[..fill])).as_bytes()), Ok(1), "a head of just the limit");
     let trailers = "X: y\r\n".repeat(2000);
     let bytes = format!("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n{trailers}\r\n");
-    assert_eq!(RequestScanner::new(1024).scan(bytes.as_bytes()).fault, Some(Fault::Chunk));
+    assert_eq!(read(&[bytes.as_bytes()]), Err(Fault::Chunk));
+}
+
+#[test]
+fn what_a_head_says_is_what_is_read() {
+    let Head { method, uri, version, headers, body, .. } =
+        head("\r\nPOST /a?b=%20 HTTP/1.0\r\nHost:\ta \r\nx: 1\r\nX:2\r\nY:\r\nContent-Length: 7\r\n\r\n");
+    assert_eq!((method, uri.to_string(), version), (Method::POST, "/a?b=%20".to_owned(), Version::HTTP_10));
+    assert!(matches!(body, Incoming::Length(7)), "{body:?}");
+    let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
+    let expected: [(&str, &[u8]); 5] =
+        [("host", b"a"), ("x", b"1"), ("x", b"2"), ("y", b""), ("content-length", b"7")];
+    assert_eq!(fields, expected);
+}
+
+#[test]
+fn a_connection_persists_as_the_version_and_the_options_have_it() {
+    let cases = [
+        ("HTTP/1.1", "", true),
+        ("HTTP/1.0", "", false),
+        ("HTTP/1.0", "Connection: x, Keep-Alive\r\n", true),
+        ("HTTP/1.1", "Connection: x ,CLOSE\r\n", false),
+        ("HTTP/1.1", "Connection: close\r\nConnection: keep-alive\r\n", false),
+        ("HTTP/1.0", "Connection: keep-alive, close\r\n", false),
+        ("HTTP/1.1", "Connection: closed\r\n", true),
+    ];
+    for (version, field, expected) in cases {
+        let bytes = format!("GET / {version}\r\nHost: a\r\n{field}\r\n");
+        assert_eq!(head(&bytes).persists, expected, "{version} {field:?}");
+    }
+}
+
+#[test]
+fn an_expectation_counts_by_http_1_1() {
+    for (version, expected) in [("HTTP/1.1", true), ("HTTP/1.0", false)] {
+        let bytes = format!("POST / {version}\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n");
+        assert_eq!(head(&bytes).expects, expected, "{version}");
+    }
 }
 
 #[test]
 fn nothing_may_follow_a_request_to_upgrade_before_it_is_answered() {
     let upgrade = b"GET / HTTP/1.1\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n";
-    let mut scanner = RequestScanner::new(1024);
-    assert_eq!(scanner.scan(upgrade).fault, None);
-    scanner.answered();
-    assert_eq!(scanner.scan(upgrade).fault, None, "another may follow the answer");
-    assert_eq!(scanner.scan(b"G"), Scanned { clean: 0, fault: Some(Fault::Early) });
+    assert_eq!(verdict(upgrade), Ok(1));
     assert_eq!(verdict(&[upgrade, &upgrade[..]].concat()), Err(Fault::Early));
+    let with_body = b"POST / HTTP/1.1\r\nHost: a\r\nUpgrade: x\r\nContent-Length: 1\r\n\r\na";
+    assert_eq!(verdict(&[with_body, &upgrade[..]].concat()), Ok(2), "a body is none that turns into a tunnel");
 }
 
 #[test]
-fn of_a_fault_only_what_stands_before_its_line_is_passed_on() {
-    let bytes = b"GET / HTTP/1.1\r\nHost: a\r\nX: \0\r\n\r\n";
-    let scanned = RequestScanner::new(1024).scan(bytes);
-    assert_eq!(scanned, Scanned { clean: b"GET / HTTP/1.1\r\nHost: a\r\n".len(), fault: Some(Fault::Field) });
+fn a_target_beyond_what_can_be_held_is_too_long() {
+    let bytes = format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", "a".repeat(LONGEST_TARGET));
+    let read = |bytes: &str| HeadReader::new(1 << 20).read(&mut BytesMut::from(bytes)).map(|head| head.is_some());
+    assert_eq!(read(&bytes), Err(Fault::TargetTooLong));
+    assert_eq!(read(&bytes.replacen('a', "", 1)), Ok(true));
 }

@@ -6,10 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use cxgate::body::Fault;
+use cxgate::{body::Fault, stream::Switching};
 use http_body_util::{BodyExt, Empty};
 use hyper::{Response, StatusCode, header::UPGRADE};
-use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::support::{
@@ -122,8 +121,9 @@ async fn a_response_body_that_fails_resets_the_connection() {
 #[tokio::test]
 async fn an_upgraded_connection_is_a_tunnel() {
     let listening = Listening::start(wide(), |mut request| async move {
+        let switching = Switching::take(request.extensions_mut()).unwrap();
         tokio::spawn(async move {
-            let mut tunnel = TokioIo::new(hyper::upgrade::on(&mut request).await.unwrap());
+            let mut tunnel = switching.tunnel().await.unwrap();
             let mut word = [0; 4];
             tunnel.read_exact(&mut word).await.unwrap();
             tunnel.write_all(&word).await.unwrap();

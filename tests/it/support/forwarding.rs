@@ -8,11 +8,11 @@ use cxgate::{
     config::{self, Origin},
     metrics::Metrics,
     serve::Caps,
+    stream::Switching,
     upstream::{ResponseBody, Upstream, UpstreamError},
 };
 use http_body_util::{BodyExt, Either, Full};
 use hyper::{Request, Response, header::TRANSFER_ENCODING};
-use hyper_util::rt::TokioIo;
 
 use super::listening::{Listening, metric};
 
@@ -101,7 +101,7 @@ impl Forwarding {
     }
 
     async fn forward(&self, mut request: Request<RequestBody>) -> Response<Either<ResponseBody, Full<Bytes>>> {
-        let downstream = hyper::upgrade::on(&mut request);
+        let downstream = Switching::take(request.extensions_mut());
         request.headers_mut().remove(TRANSFER_ENCODING);
         let mut response = match self.upstream.send(request).await {
             Ok(response) => response,
@@ -113,7 +113,7 @@ impl Forwarding {
         if response.status() == 101 {
             let mut upstream = response.body_mut().take_tunnel().expect("the upstream's side");
             tokio::spawn(async move {
-                let mut downstream = TokioIo::new(downstream.await.expect("the client's side"));
+                let mut downstream = downstream.expect("an offer").tunnel().await.expect("the client's side");
                 // Ends when both sides have closed.
                 let _ = tokio::io::copy_bidirectional(&mut upstream, &mut downstream).await;
             });

@@ -1,4 +1,4 @@
-//! The body of a response, by the framing that its head announced (RFC 9112, section 6.3).
+//! A body, by the framing that its head announced (RFC 9112, section 6.3).
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
@@ -7,10 +7,11 @@ use hyper::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
-use crate::wire::{Fault, chunks::ChunkScanner, length};
+use super::{Fault, chunks::ChunkScanner, length};
 
-/// What of a response's body is still to come.
-pub(super) enum Incoming {
+/// What of a body is still to come.
+#[derive(Debug)]
+pub enum Incoming {
     /// So many bytes.
     Length(u64),
     /// Chunks.
@@ -26,7 +27,7 @@ pub(super) enum Incoming {
 impl Incoming {
     /// What follows the head of an answer to a request with `method`. Heads that announce two lengths, or what is none, are for
     /// the caller to refuse.
-    pub(super) fn of(method: &Method, status: StatusCode, headers: &HeaderMap) -> Self {
+    pub fn of_response(method: &Method, status: StatusCode, headers: &HeaderMap) -> Self {
         let bodiless = [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
         if method == Method::HEAD || bodiless.contains(&status) {
             return Self::Ended;
@@ -42,7 +43,7 @@ impl Incoming {
     }
 
     /// Takes a piece of the body from what was received; none where more has to come, or the body is over.
-    pub(super) fn take(&mut self, received: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Fault> {
+    pub fn take(&mut self, received: &mut BytesMut) -> Result<Option<Frame<Bytes>>, Fault> {
         match self {
             Self::Ended => Ok(None),
             _ if received.is_empty() => Ok(None),
@@ -73,17 +74,17 @@ impl Incoming {
     }
 
     /// Whether nothing more comes.
-    pub(super) fn is_over(&self) -> bool {
+    pub fn is_over(&self) -> bool {
         matches!(self, Self::Ended)
     }
 
     /// Whether the end of the connection is the end of the body.
-    pub(super) fn ends_with_connection(&self) -> bool {
+    pub fn ends_with_connection(&self) -> bool {
         matches!(self, Self::Rest)
     }
 
     /// How much is still to come.
-    pub(super) fn size_hint(&self) -> SizeHint {
+    pub fn size_hint(&self) -> SizeHint {
         match self {
             Self::Length(left) => SizeHint::with_exact(*left),
             Self::Chunks(_) | Self::Rest => SizeHint::default(),
