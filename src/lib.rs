@@ -15,7 +15,7 @@
 //! - Imports point one way: `main → cli → app → {serve, gate, load, otlp, admin} → {limiter, upstream} → {config, metrics,
 //!   shutdown, body, code, peer, log, stream, tls, trace, wire, clients}`. Modules on one level never name each other; `app`
 //!   introduces them. Within a folder, too, no way along imports leads back. `tests/tidy` holds this.
-//! - Every byte of HTTP/1 passes a strict reader ([`wire`]) before the lenient parser, in both directions.
+//! - Every byte of HTTP/1 is read strictly ([`wire`]), and once, in both directions.
 //! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
 //!   Cluster, as far as [`limiter::redis`] promises.
 //! - The data plane never waits for the control plane: it reads values the control plane has published.

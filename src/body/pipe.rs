@@ -121,9 +121,9 @@ impl Outlet {
         }
     }
 
+    /// Whether the reader has had all of it, where the length is known; the end of another has to be asked for.
     pub(super) fn is_end_stream(&self) -> bool {
-        let shared = lock(&self.0);
-        shared.state == State::Ended && shared.piece.is_none()
+        lock(&self.0).left == Some(0)
     }
 
     pub(super) fn size_hint(&self) -> SizeHint {

@@ -50,6 +50,13 @@ impl Received {
         self.reading = FIRST_READ;
     }
 
+    /// Keeps no more room than a small message needs, where nothing is in it.
+    pub(crate) fn settle(&mut self) {
+        if self.bytes.capacity() > FIRST_READ {
+            self.rest();
+        }
+    }
+
     /// Gives the room back, where nothing is in it.
     pub(crate) fn rest(&mut self) {
         if self.bytes.is_empty() {

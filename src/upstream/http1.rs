@@ -9,16 +9,14 @@
 use std::{
     future::poll_fn,
     io,
-    pin::Pin,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, http::request::Parts};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
-use tokio_util::io::poll_read_buf;
 
 mod outgoing;
 
@@ -31,7 +29,7 @@ use super::{
     upload::Upload,
 };
 use crate::{
-    stream::{Stream, Tunnel, turn},
+    stream::{Received, Stream, Tunnel, turn},
     wire::{
         body::Incoming,
         connection_options,
@@ -39,11 +37,8 @@ use crate::{
     },
 };
 
-/// Largest response head, and the most that is received at once.
-const LARGEST_READ: usize = 64 * 1024;
-
-/// What is received at once at first; a response that fills it gets twice as much, and so on.
-const FIRST_READ: usize = 8 * 1024;
+/// Largest response head.
+const LARGEST_HEAD: usize = 64 * 1024;
 
 /// How long what an upstream says of TLS alone may take to be whole.
 const SETTLING: Duration = Duration::from_millis(100);
@@ -51,9 +46,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 /// One connection. It is closed when it is dropped.
 pub(super) struct Connection {
     stream: Stream,
-    received: BytesMut,
-    /// What is received at once; room is made for it where there is less than half of it.
-    reading: usize,
+    received: Received,
     heads: HeadReader,
     incoming: Incoming,
     outgoing: Outgoing,
@@ -68,9 +61,8 @@ impl Connection {
     pub(super) fn new(stream: Stream, open: Open) -> Self {
         Self {
             stream,
-            received: BytesMut::with_capacity(FIRST_READ),
-            reading: FIRST_READ,
-            heads: HeadReader::new(LARGEST_READ),
+            received: Received::new(),
+            heads: HeadReader::new(LARGEST_HEAD),
             incoming: Incoming::Ended,
             outgoing: Outgoing::default(),
             persists: true,
@@ -90,7 +82,7 @@ impl Connection {
     /// Sends a request and waits for the head of its response; its body comes from [`Self::poll_frame`].
     pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
         let (head, upload) = request.into_parts();
-        self.reading = FIRST_READ;
+        self.received.restart();
         self.outgoing.begin(&head, upload);
         turn().await;
         match poll_fn(|context| self.poll_head(context)).await {
@@ -106,13 +98,13 @@ impl Connection {
             return Poll::Ready(Some(Err(ResponseFault::Truncated)));
         }
         loop {
-            match self.incoming.take(&mut self.received) {
+            match self.incoming.take(&mut self.received.bytes) {
                 Ok(Some(frame)) => return Poll::Ready(Some(Ok(frame))),
                 Ok(None) if self.incoming.is_over() => return Poll::Ready(None),
                 Ok(None) => {}
                 Err(_) => return Poll::Ready(Some(Err(ResponseFault::Truncated))),
             }
-            match ready!(self.poll_receive(context)) {
+            match ready!(self.received.poll(&mut self.stream, context)) {
                 Ok(0) if self.incoming.ends_with_connection() => self.incoming = Incoming::Ended,
                 Ok(0) | Err(_) => return Poll::Ready(Some(Err(ResponseFault::Truncated))),
                 Ok(_) => {}
@@ -132,7 +124,7 @@ impl Connection {
 
     /// Whether it can serve another request.
     pub(super) fn may_serve(&self) -> bool {
-        self.persists && self.incoming.is_over() && self.outgoing.is_through() && self.received.is_empty()
+        self.persists && self.incoming.is_over() && self.outgoing.is_through() && self.received.bytes.is_empty()
     }
 
     /// Whether it is still there, and silent; what is not known yet counts as silence.
@@ -142,15 +134,13 @@ impl Connection {
 
     /// It serves nobody for now, and keeps no more room than a small exchange needs.
     pub(super) fn rest(&mut self) {
-        if self.received.capacity() > FIRST_READ {
-            self.received = BytesMut::new();
-        }
+        self.received.settle();
         self.outgoing.rest();
     }
 
     /// What it is after a 101, with its place.
     pub(super) fn into_tunnel(self, permit: Option<OwnedSemaphorePermit>) -> Tunnel {
-        Tunnel::new(self.stream, self.received, (self.open, permit))
+        Tunnel::new(self.stream, self.received.bytes, (self.open, permit))
     }
 
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Result<Head, Cause>> {
@@ -159,7 +149,7 @@ impl Connection {
             return Poll::Ready(Err("the request's body failed".into()));
         }
         loop {
-            let ended = match ready!(self.poll_receive(context)) {
+            let ended = match ready!(self.received.poll(&mut self.stream, context)) {
                 Ok(0) => Some(io::ErrorKind::UnexpectedEof.into()),
                 Ok(_) => None,
                 Err(error) => Some(error),
@@ -167,22 +157,10 @@ impl Connection {
             if let Some(ended) = ended {
                 return Poll::Ready(Err(self.outgoing.take_failure().unwrap_or(ended).into()));
             }
-            if let Some(head) = self.heads.read(&mut self.received)? {
+            if let Some(head) = self.heads.read(&mut self.received.bytes)? {
                 return Poll::Ready(Ok(head));
             }
         }
-    }
-
-    fn poll_receive(&mut self, context: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        if self.received.capacity() - self.received.len() < self.reading / 2 {
-            self.received.reserve(self.reading);
-        }
-        let room = self.received.capacity() - self.received.len();
-        let received = ready!(poll_read_buf(Pin::new(&mut self.stream), context, &mut self.received))?;
-        if received == room {
-            self.reading = (self.reading * 2).min(LARGEST_READ);
-        }
-        Poll::Ready(Ok(received))
     }
 
     fn begin_body(&mut self, method: &Method, head: Head) -> Response<()> {
@@ -202,7 +180,7 @@ impl Connection {
 
     /// What is known of a request that has no answer.
     fn fate(&self, head: Parts) -> Fate {
-        if self.heads.has_begun() || !self.received.is_empty() {
+        if self.heads.has_begun() || !self.received.bytes.is_empty() {
             return Fate::Unknown;
         }
         let again = || Box::new(Request::from_parts(head, Upload::default()));

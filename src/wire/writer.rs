@@ -104,11 +104,11 @@ impl MessageWriter {
         Poll::Ready(Ok(()))
     }
 
-    /// Forgets what waits, and gives the room of a large message back.
+    /// Before another message: forgets what waits and how much was written, and gives the room of a large message back.
     pub fn clear(&mut self) {
         self.piece = Bytes::new();
         self.tail = &[];
-        self.written = 0;
+        (self.written, self.total) = (0, 0);
         self.buffer.clear();
         self.buffer.shrink_to(GATHERED);
     }

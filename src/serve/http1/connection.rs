@@ -200,7 +200,10 @@ impl<'a> Connection<'a> {
         let Self { upload: Some(upload), link, clock, caps, .. } = self else { return };
         let due = Instant::now() + caps.idle_timeout;
         poll_fn(|context| match upload.poll(link, context) {
-            Poll::Ready(()) => Poll::Ready(()),
+            Poll::Ready(()) => {
+                upload.leave(link, context);
+                Poll::Ready(())
+            }
             Poll::Pending => clock.poll(due, context),
         })
         .await;

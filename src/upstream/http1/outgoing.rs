@@ -1,12 +1,11 @@
 //! A request on its way out: its head, and its body by length or in chunks (RFC 9112, sections 3, 6 and 7.1).
 
 use std::{
-    io::{self, IoSlice, Write},
+    io::{self, Write},
     pin::Pin,
     task::{Context, Poll, ready},
 };
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
 use http_body::Body;
 use hyper::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
@@ -14,29 +13,19 @@ use hyper::{
 };
 use tokio::io::AsyncWrite;
 
-use crate::{stream::Stream, upstream::upload::Upload};
-
-/// Pieces of a body up to this size are copied behind what is written before them; larger ones are written as they are.
-const COPIED: usize = 4 * 1024;
-
-/// While so much waits to be written, the body is not asked for more.
-const GATHERED: usize = 16 * 1024;
+use crate::{stream::Stream, upstream::upload::Upload, wire::writer::MessageWriter};
 
 /// The request of the exchange under way.
 #[derive(Default)]
 pub(super) struct Outgoing {
     state: State,
-    buffer: BytesMut,
-    /// A piece of the body, behind the buffer.
-    piece: Bytes,
-    /// `None` once all of it is in the buffer.
+    writer: MessageWriter,
+    /// `None` once all of it is with the writer.
     upload: Option<Upload>,
     /// Whether the body goes out in chunks.
     chunked: bool,
     /// Whether the request has no body.
     bodiless: bool,
-    /// Whether a byte of it was written.
-    written: bool,
 }
 
 #[derive(Default)]
@@ -58,15 +47,16 @@ impl Outgoing {
     pub(super) fn begin(&mut self, head: &Parts, upload: Upload) {
         let length = upload.size_hint().exact();
         let bodiless = upload.is_end_stream();
-        let buffer = std::mem::take(&mut self.buffer);
+        let mut writer = std::mem::take(&mut self.writer);
+        writer.clear();
         *self =
-            Self { buffer, bodiless, chunked: length.is_none(), upload: (!bodiless).then_some(upload), ..Self::default() };
-        self.buffer.clear();
+            Self { writer, bodiless, chunked: length.is_none(), upload: (!bodiless).then_some(upload), ..Self::default() };
+        let buffer = self.writer.buffer();
         let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
         let parts = [head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"];
-        self.buffer.reserve(1024);
+        buffer.reserve(1024);
         for part in parts {
-            self.buffer.put_slice(part);
+            buffer.extend_from_slice(part);
         }
         for (name, value) in &head.headers {
             // The length of what there is to send is known better here.
@@ -75,23 +65,21 @@ impl Outgoing {
             }
             let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
             for part in parts {
-                self.buffer.put_slice(part);
+                buffer.extend_from_slice(part);
             }
         }
         match length {
             _ if bodiless => {}
-            None => self.buffer.put_slice(b"transfer-encoding: chunked\r\n"),
+            None => buffer.extend_from_slice(b"transfer-encoding: chunked\r\n"),
             // Writing to memory cannot fail.
-            Some(length) => _ = write!((&mut self.buffer).writer(), "content-length: {length}\r\n"),
+            Some(length) => _ = write!(buffer, "content-length: {length}\r\n"),
         }
-        self.buffer.put_slice(b"\r\n");
+        buffer.extend_from_slice(b"\r\n");
     }
 
     /// Gives back the room of a large head.
     pub(super) fn rest(&mut self) {
-        if self.buffer.capacity() > GATHERED {
-            self.buffer = BytesMut::new();
-        }
+        self.writer.clear();
     }
 
     /// Writes what there is to write and the upstream takes. What goes wrong is kept: where the upstream takes no more, its answer
@@ -115,7 +103,7 @@ impl Outgoing {
 
     /// Whether not a byte of it was written.
     pub(super) fn is_unwritten(&self) -> bool {
-        !self.written
+        self.writer.total() == 0
     }
 
     /// Whether the client's body failed.
@@ -139,43 +127,23 @@ impl Outgoing {
         self.bodiless
     }
 
-    fn poll_write(&mut self, mut stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_write(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         loop {
             let starved = self.gather(context)?;
-            if self.buffer.is_empty() && self.piece.is_empty() {
-                ready!(Pin::new(&mut stream).poll_flush(context))?;
+            let is_done = self.upload.is_none();
+            ready!(self.writer.poll_write(stream, context))?;
+            if starved || is_done && self.writer.is_empty() {
+                ready!(Pin::new(&mut *stream).poll_flush(context))?;
                 return if starved { Poll::Pending } else { Poll::Ready(Ok(())) };
-            }
-            let written = if self.piece.is_empty() {
-                ready!(Pin::new(&mut stream).poll_write(context, &self.buffer))?
-            } else {
-                let slices = [IoSlice::new(&self.buffer), IoSlice::new(&self.piece)];
-                ready!(Pin::new(&mut stream).poll_write_vectored(context, &slices))?
-            };
-            if written == 0 {
-                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
-            }
-            self.written = true;
-            self.took(written);
-        }
-    }
-
-    /// The kernel took so many bytes.
-    fn took(&mut self, written: usize) {
-        let of_buffer = written.min(self.buffer.len());
-        self.buffer.advance(of_buffer);
-        if !self.piece.is_empty() {
-            self.piece.advance(written - of_buffer);
-            if self.piece.is_empty() && self.chunked {
-                self.buffer.put_slice(b"\r\n");
             }
         }
     }
 
     /// Asks the body for pieces, and says whether more of them have yet to come.
     fn gather(&mut self, context: &mut Context<'_>) -> io::Result<bool> {
-        while self.piece.is_empty() && self.buffer.len() < GATHERED {
-            let Some(upload) = &mut self.upload else { return Ok(false) };
+        while let Some(upload) = &mut self.upload
+            && self.writer.has_room()
+        {
             match Pin::new(upload).poll_frame(context) {
                 Poll::Pending => return Ok(true),
                 Poll::Ready(Some(Err(fault))) => {
@@ -183,11 +151,14 @@ impl Outgoing {
                     return Err(io::Error::other(fault));
                 }
                 // Trailers were announced by a field that went no further (RFC 9110, section 6.5.1).
-                Poll::Ready(Some(Ok(frame))) => _ = frame.into_data().map(|data| self.append(data)),
+                Poll::Ready(Some(Ok(frame))) => _ = frame.into_data().map(|data| match self.chunked {
+                    true => self.writer.append_chunk(data),
+                    false => self.writer.append(data),
+                }),
                 Poll::Ready(None) => {
                     self.upload = None;
                     if self.chunked {
-                        self.buffer.put_slice(b"0\r\n\r\n");
+                        self.writer.end_chunks();
                     }
                 }
             }
@@ -195,24 +166,6 @@ impl Outgoing {
                 self.upload = None;
             }
         }
-        Ok(self.upload.is_some())
-    }
-
-    fn append(&mut self, data: Bytes) {
-        if data.is_empty() {
-            return;
-        }
-        if self.chunked {
-            // Writing to memory cannot fail.
-            let _ = write!((&mut self.buffer).writer(), "{:x}\r\n", data.len());
-        }
-        if data.len() > COPIED {
-            self.piece = data;
-            return;
-        }
-        self.buffer.put_slice(&data);
-        if self.chunked {
-            self.buffer.put_slice(b"\r\n");
-        }
+        Ok(false)
     }
 }
