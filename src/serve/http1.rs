@@ -6,12 +6,7 @@
 //! else.
 //! Not promised: that a client which is gone is noticed while it has more requests waiting, or a body that nobody reads.
 
-use std::{
-    future::poll_fn,
-    pin::pin,
-    task::Poll,
-    time::Duration,
-};
+use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
 
 use hyper::StatusCode;
 use tokio::{
@@ -30,7 +25,12 @@ mod upload;
 use connection::Connection;
 use reply::Reply;
 
-use super::{Handler, exchange::Exchanges, overload::{Room, Slot}, refusal};
+use super::{
+    Handler,
+    exchange::Exchanges,
+    overload::{Room, Slot},
+    refusal,
+};
 use crate::{
     code::Code,
     peer::Peer,
@@ -118,8 +118,7 @@ async fn exchange<H: Handler>(
     }
     let closes = connection_options(&head.headers).any(|option| option.eq_ignore_ascii_case("close"));
     let mut reply = Reply::new(&asked, &head, body);
-    let persists =
-        asked.persists && !closes && !is_unheard && reply.has_end() && !exchanges.shutdown.is_leaving();
+    let persists = asked.persists && !closes && !is_unheard && reply.has_end() && !exchanges.shutdown.is_leaving();
     connection.begin(|buffer| reply.write_head(&asked, persists, &head, buffer));
     poll_fn(|context| connection.poll_reply(&mut reply, context)).await?;
     drop(reply);

@@ -2,5 +2,6 @@
 
 mod caps;
 mod drain;
+mod framing;
 mod plain;
 mod strict;

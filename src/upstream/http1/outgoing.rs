@@ -151,10 +151,12 @@ impl Outgoing {
                     return Err(io::Error::other(fault));
                 }
                 // Trailers were announced by a field that went no further (RFC 9110, section 6.5.1).
-                Poll::Ready(Some(Ok(frame))) => _ = frame.into_data().map(|data| match self.chunked {
-                    true => self.writer.append_chunk(data),
-                    false => self.writer.append(data),
-                }),
+                Poll::Ready(Some(Ok(frame))) => {
+                    _ = frame.into_data().map(|data| match self.chunked {
+                        true => self.writer.append_chunk(data),
+                        false => self.writer.append(data),
+                    })
+                }
                 Poll::Ready(None) => {
                     self.upload = None;
                     if self.chunked {

@@ -39,7 +39,7 @@ fn head(bytes: &str) -> Head {
 #[test]
 fn a_head_is_read_in_one_way_or_refused() {
     use Fault::{Expectation, Field, Framing, Host, LineEnd, RequestLine};
-    let cases: [(&str, Result<u64, Fault>); 66] = [
+    let cases: [(&str, Result<u64, Fault>); 60] = [
         ("GET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(1)),
         ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", Ok(1)),
         ("\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Ok(1)),
@@ -57,12 +57,6 @@ fn a_head_is_read_in_one_way_or_refused() {
         ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", Err(Field)),
         ("GET / HTTP/1.1\r\nHost: a\r\r\n\r\n", Err(Field)),
         ("GET /\rx HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
-        ("GET / HTTP/1.1\rHost: a\r\r", Err(RequestLine)),
-        ("GET / HTTP/1.1\rHost: a\n", Err(RequestLine)),
-        ("GET / HTTP/1.1\r\nHost: a\rX: y\r\r", Err(Field)),
-        ("GET / HTTP/1.1\r\nHost: a\rX: y\n", Err(Field)),
-        ("\0", Err(RequestLine)),
-        ("\x16\x03\x01\n", Err(RequestLine)),
         ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
         ("GET /  HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
         (" GET / HTTP/1.1\r\nHost: a\r\n\r\n", Err(RequestLine)),
@@ -109,6 +103,20 @@ fn a_head_is_read_in_one_way_or_refused() {
     ];
     for (bytes, expected) in cases {
         assert_eq!(verdict(bytes.as_bytes()), expected, "{}", bytes.escape_debug());
+    }
+}
+
+#[test]
+fn what_never_comes_to_the_end_of_a_line_is_refused_where_that_is_known() {
+    for (bytes, expected) in [
+        ("GET / HTTP/1.1\rHost: a\r\r", Fault::RequestLine),
+        ("GET / HTTP/1.1\rHost: a\n", Fault::RequestLine),
+        ("GET / HTTP/1.1\r\nHost: a\rX: y\r\r", Fault::Field),
+        ("GET / HTTP/1.1\r\nHost: a\rX: y\n", Fault::Field),
+        ("\0", Fault::RequestLine),
+        ("\x16\x03\x01\n", Fault::RequestLine),
+    ] {
+        assert_eq!(verdict(bytes.as_bytes()), Err(expected), "{}", bytes.escape_debug());
     }
 }
 
@@ -189,8 +197,7 @@ fn what_a_head_says_is_what_is_read() {
     assert_eq!((method, uri.to_string(), version), (Method::POST, "/a?b=%20".to_owned(), Version::HTTP_10));
     assert!(matches!(body, Incoming::Length(7)), "{body:?}");
     let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.as_bytes())).collect();
-    let expected: [(&str, &[u8]); 5] =
-        [("host", b"a"), ("x", b"1"), ("x", b"2"), ("y", b""), ("content-length", b"7")];
+    let expected: [(&str, &[u8]); 5] = [("host", b"a"), ("x", b"1"), ("x", b"2"), ("y", b""), ("content-length", b"7")];
     assert_eq!(fields, expected);
 }
 
