@@ -47,6 +47,11 @@ impl Shutdown {
         self.drain.is_cancelled()
     }
 
+    /// Whether [`stop`](Self::stop) was called.
+    pub fn is_stopped(&self) -> bool {
+        self.stop.is_cancelled()
+    }
+
     /// Resolves when [`leave`](Self::leave) is called.
     pub async fn leaving(&self) {
         self.leave.cancelled().await;

@@ -6,7 +6,7 @@
 //! else.
 //! Not promised: that a client which is gone is noticed while it has more requests waiting, or a body that nobody reads.
 
-use std::{future::poll_fn, pin::pin, task::Poll, time::Duration};
+use std::{future::poll_fn, mem, pin::pin, task::Poll, time::Duration};
 
 use hyper::StatusCode;
 use tokio::{
@@ -34,6 +34,7 @@ use super::{
 use crate::{
     code::Code,
     peer::Peer,
+    shutdown::Shutdown,
     stream::{Stream, Tunnel, turn},
     wire::{Fault, connection_options, request::Head},
 };
@@ -59,13 +60,23 @@ enum End {
 /// Serves requests until the client, a cap or the shutdown ends the connection.
 pub(super) async fn run<H: Handler>((stream, slot): (Stream, Slot), peer: Peer, exchanges: &Exchanges<H>, room: &Room) {
     let mut connection = Connection::new(stream, &exchanges.caps);
-    let end = tokio::select! {
-        biased;
-        () = exchanges.shutdown.stopped() => End::Broken,
-        end = serve(&mut connection, &peer, exchanges, room) => end,
-    };
+    let end = until_stopped(&exchanges.shutdown, serve(&mut connection, &peer, exchanges, room)).await;
     // In a box, as it is needed once.
     Box::pin(finish(end, connection, slot, &peer, exchanges)).await;
+}
+
+/// Runs `serving` to its end, or to the stop. A task is woken several times a request, and wakes for the stop in the same way each
+/// time, so that it is enough to wait for that once.
+async fn until_stopped(shutdown: &Shutdown, serving: impl Future<Output = End>) -> End {
+    let (mut serving, mut stopped) = (pin!(serving), pin!(shutdown.stopped()));
+    let mut waits = false;
+    poll_fn(|context| {
+        if (!mem::replace(&mut waits, true) || shutdown.is_stopped()) && stopped.as_mut().poll(context).is_ready() {
+            return Poll::Ready(End::Broken);
+        }
+        serving.as_mut().poll(context)
+    })
+    .await
 }
 
 /// Has the connection rest and converse by turns.
@@ -130,12 +141,11 @@ async fn exchange<H: Handler>(
         _ => {}
     }
     connection.pass_body().await;
-    match connection.is_unheard() {
-        true => Err(End::Unheard),
-        false if persists => Ok(connection.idle()),
-        false if connection.has_more() => Err(End::Unheard),
-        false => Err(End::Closed),
+    if persists && !connection.is_unheard() {
+        connection.idle();
+        return Ok(());
     }
+    Err(if connection.is_unheard() || connection.has_more() { End::Unheard } else { End::Closed })
 }
 
 /// How a connection ends on which that was found.

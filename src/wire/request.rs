@@ -129,7 +129,7 @@ impl HeadReader {
             Some(Framing::Length(0)) | None => Incoming::Ended,
         };
         let (head, headers) = self.lines.take(bytes)?;
-        let uri = uri(head, method.as_str().len() + 1, target)?;
+        let uri = uri(&head, method.as_str().len() + 1, target)?;
         let is_newer = version == Version::HTTP_11;
         Ok(Some(Head {
             switches: body.is_over() && upgrades && is_newer,
@@ -150,7 +150,7 @@ fn may_begin(first: u8) -> bool {
 }
 
 /// The target of so many bytes that begins there in a head.
-fn uri(head: Bytes, start: usize, length: usize) -> Result<Uri, Fault> {
+fn uri(head: &Bytes, start: usize, length: usize) -> Result<Uri, Fault> {
     Uri::from_maybe_shared(head.slice(start..start + length)).map_err(|_| Fault::RequestLine)
 }
 

@@ -24,6 +24,9 @@ use crate::{
     wire::{length, request::Head, writer::MessageWriter},
 };
 
+/// Room for most heads.
+const USUAL_HEAD: usize = 1024;
+
 /// What of a request its answer depends on.
 pub(super) struct Asked {
     asks: Asks,
@@ -97,13 +100,13 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Reply<B> {
     /// Puts the head together. The version is that of this connection (RFC 9110, section 2.5).
     pub(super) fn write_head(&self, asked: &Asked, persists: bool, head: &Parts, buffer: &mut Vec<u8>) {
         let is_older = asked.version == Version::HTTP_10;
-        let mut put = |parts: &[&[u8]]| parts.iter().for_each(|part| buffer.extend_from_slice(part));
+        buffer.reserve(USUAL_HEAD);
         let reason = match head.extensions.get::<ReasonPhrase>() {
             Some(reason) => reason.as_bytes(),
             None => head.status.canonical_reason().unwrap_or_default().as_bytes(),
         };
         let version: &[u8] = if is_older { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
-        put(&[version, head.status.as_str().as_bytes(), b" ", reason, b"\r\n"]);
+        put(buffer, &[version, head.status.as_str().as_bytes(), b" ", reason, b"\r\n"]);
         let mut has_date = false;
         for (name, value) in &head.headers {
             match *name {
@@ -114,28 +117,25 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Reply<B> {
                 DATE => has_date = true,
                 _ => {}
             }
-            put(&[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
+            put(buffer, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
         match (persists, is_older) {
-            (true, true) => put(&[b"connection: keep-alive\r\n"]),
-            (false, false) if head.status != StatusCode::SWITCHING_PROTOCOLS => put(&[b"connection: close\r\n"]),
+            (true, true) => put(buffer, &[b"connection: keep-alive\r\n"]),
+            (false, false) if head.status != StatusCode::SWITCHING_PROTOCOLS => put(buffer, &[b"connection: close\r\n"]),
             _ => {}
         }
         match self.framing {
-            Framing::Chunks => put(&[b"transfer-encoding: chunked\r\n"]),
-            // Writing to memory cannot fail.
-            Framing::Length(length) => _ = write!(buffer, "content-length: {length}\r\n"),
-            Framing::Absent(Some(length)) if !head.headers.contains_key(CONTENT_LENGTH) => {
-                _ = write!(buffer, "content-length: {length}\r\n");
-            }
+            Framing::Chunks => put(buffer, &[b"transfer-encoding: chunked\r\n"]),
+            Framing::Length(length) => put_length(buffer, length),
+            Framing::Absent(Some(length)) if !head.headers.contains_key(CONTENT_LENGTH) => put_length(buffer, length),
             Framing::Absent(_) | Framing::Bare | Framing::Rest => {}
         }
         if !has_date {
-            buffer.extend_from_slice(b"date: ");
+            put(buffer, &[b"date: "]);
             date::append(buffer);
-            buffer.extend_from_slice(b"\r\n");
+            put(buffer, &[b"\r\n"]);
         }
-        buffer.extend_from_slice(b"\r\n");
+        put(buffer, &[b"\r\n"]);
     }
 
     /// Writes what there is; ready when all of it is gone.
@@ -227,6 +227,17 @@ impl Framing {
             },
         }
     }
+}
+
+fn put(buffer: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        buffer.extend_from_slice(part);
+    }
+}
+
+fn put_length(buffer: &mut Vec<u8>, length: u64) {
+    // Writing to memory cannot fail.
+    let _ = write!(buffer, "content-length: {length}\r\n");
 }
 
 /// Whether a value of `Connection` says whether it stays.

@@ -151,12 +151,11 @@ impl Outgoing {
                     return Err(io::Error::other(fault));
                 }
                 // Trailers were announced by a field that went no further (RFC 9110, section 6.5.1).
-                Poll::Ready(Some(Ok(frame))) => {
-                    _ = frame.into_data().map(|data| match self.chunked {
-                        true => self.writer.append_chunk(data),
-                        false => self.writer.append(data),
-                    })
-                }
+                Poll::Ready(Some(Ok(frame))) => match frame.into_data() {
+                    Ok(data) if self.chunked => self.writer.append_chunk(data),
+                    Ok(data) => self.writer.append(data),
+                    Err(_) => {}
+                },
                 Poll::Ready(None) => {
                     self.upload = None;
                     if self.chunked {
