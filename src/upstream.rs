@@ -15,7 +15,7 @@ use std::{mem, sync::Arc, time::Duration};
 
 use hyper::{
     Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+    header::{HOST, HeaderValue, UPGRADE},
 };
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::time::Instant;
@@ -25,7 +25,6 @@ use crate::{
     config,
     metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
     tls::TlsSetupError,
-    wire::length,
 };
 
 mod connect;
@@ -225,7 +224,6 @@ impl Upstream {
             Ok(response) => {
                 self.counts.response.observe(started.elapsed().as_secs_f64());
                 stopwatch.answered(response.status());
-                check_framing(&response)?;
                 if response.status() != StatusCode::SWITCHING_PROTOCOLS {
                     return Ok(Attempt::Answered(response.map(|()| ResponseBody::new(lease, self.body_idle))));
                 }
@@ -267,25 +265,6 @@ impl Upstream {
         *request.version_mut() = Version::HTTP_11;
         request.headers_mut().insert(HOST, self.host.clone());
         request
-    }
-}
-
-/// Refuses a response whose length two readers could read in two ways (RFC 9112, section 6.3): a length and chunks, two
-/// lengths, any transfer coding but chunks alone, which nobody asked for and which would reach the client undone, or one of
-/// HTTP/1.0, which has none.
-fn check_framing(response: &Response<()>) -> Result<(), UpstreamError> {
-    let headers = response.headers();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
-        (None, None, None, None) => Ok(()),
-        (Some(value), None, None, None) if length(value.as_bytes()).is_ok() => Ok(()),
-        (None, None, Some(coding), None)
-            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && response.version() != Version::HTTP_10 =>
-        {
-            Ok(())
-        }
-        _ => Err(UpstreamError::Protocol("an ambiguous length of the response".into())),
     }
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, http::request::Parts};
+use hyper::{Method, Request, Response, ext::ReasonPhrase, http::request::Parts};
 use tokio::time::timeout;
 use tokio_util::io::poll_read_buf;
 
@@ -35,10 +35,7 @@ use super::{
 };
 use crate::{
     stream::Stream,
-    wire::{
-        connection_options,
-        response::{Head, HeadReader},
-    },
+    wire::response::{Head, HeadReader},
 };
 
 /// Largest response head, and the most that is received at once.
@@ -187,8 +184,8 @@ impl Connection {
     }
 
     fn begin_body(&mut self, method: &Method, head: Head) -> Response<()> {
-        self.persists = persists(head.version, &head.headers);
-        self.incoming = Incoming::of(method, head.status, &head.headers);
+        self.persists = head.persists;
+        self.incoming = Incoming::of(method, head.status, head.framing);
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.version_mut() = head.version;
@@ -212,10 +209,4 @@ impl Connection {
             bodiless => Fate::Silent(bodiless.then(again)),
         }
     }
-}
-
-/// Whether a connection stays open after a response (RFC 9112, section 9.3).
-fn persists(version: Version, headers: &HeaderMap) -> bool {
-    let says = |option: &str| connection_options(headers).any(|said| said.eq_ignore_ascii_case(option));
-    if version == Version::HTTP_11 { !says("close") } else { says("keep-alive") }
 }

@@ -307,7 +307,9 @@ impl Stream {
         if !ends {
             self.upload = Some(AbortOnDropHandle::new(tokio::spawn(pour(body, pipe))));
         }
-        let (response, incoming) = Streamed::of(response.await.map_err(Failure::of_stream)?);
+        let response = response.await.map_err(Failure::of_stream)?;
+        let (response, incoming) =
+            Streamed::of(response).map_err(|fault| Failure { fate: Fate::Unknown, cause: Box::new(fault) })?;
         self.incoming = Some(incoming);
         Ok(response)
     }
