@@ -3,7 +3,7 @@
 //! Promised: one reading, whose result is what is used, so that nobody can have read another response from the same bytes.
 //! A head from which two readers could take two lengths of the body is a fault (RFC 9112, section 6.3). Bodies are not read here.
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::{Bytes, BytesMut};
 use hyper::{
     HeaderMap, StatusCode, Version,
     header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
@@ -101,14 +101,8 @@ impl HeadReader {
                     self.fields.push(place);
                 }
                 Some(line) => {
-                    let length = end + 1;
-                    let head = match line.is_final() {
-                        true => Some(self.head(line, &bytes.split_to(length).freeze())?),
-                        false => {
-                            bytes.advance(length);
-                            None
-                        }
-                    };
+                    let bytes = bytes.split_to(end + 1);
+                    let head = if line.is_final() { Some(self.head(line, &bytes.freeze())?) } else { None };
                     self.fields.clear();
                     (self.status, self.line, self.searched) = (None, 0, 0);
                     if head.is_some() {
