@@ -10,7 +10,10 @@
 
 use std::borrow::Cow;
 
-use hyper::{HeaderMap, header::CONNECTION};
+use hyper::{
+    HeaderMap,
+    header::{CONNECTION, HeaderValue},
+};
 use memchr::memchr;
 
 pub mod chunks;
@@ -199,8 +202,12 @@ fn trim(mut value: &[u8]) -> &[u8] {
 
 /// What `Connection` says of the connection itself, and which fields it names (RFC 9110, section 7.6.1).
 pub fn connection_options(headers: &HeaderMap) -> impl Iterator<Item = &str> {
-    let values = headers.get_all(CONNECTION).iter().filter_map(|value| value.to_str().ok());
-    values.flat_map(|value| value.split(',')).map(str::trim)
+    headers.get_all(CONNECTION).iter().flat_map(options)
+}
+
+/// What one value of `Connection` says.
+fn options(value: &HeaderValue) -> impl Iterator<Item = &str> {
+    value.to_str().unwrap_or_default().split(',').map(str::trim)
 }
 
 /// A length in bytes (RFC 9110, section 8.6): digits only, and not so many that it could overflow; else [`Fault::Framing`].
