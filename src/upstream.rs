@@ -9,13 +9,13 @@
 //!
 //! The way of a request: `delivery` gives it credentials and decides whether it is sent again; `pool` leases a connection
 //! (`http1`) or a stream of one (`multiplexed`), or `connect`s, by `tls` where asked; `spare` keeps what a second try needs,
-//! `upload` watches the body go out, and `response` hands the connection back when the response has ended.
+//! `upload` watches the body go out, `alarm` bounds the wait, and `response` hands the connection back when the response has ended.
 
-use std::{mem, sync::Arc, time::Duration};
+use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
 use hyper::{
-    Request, Response, StatusCode, Uri, Version,
-    header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING, UPGRADE},
+    Request, Response, StatusCode,
+    header::{HeaderValue, UPGRADE},
 };
 use prometheus_client::metrics::{counter::Counter, histogram::Histogram};
 use tokio::time::Instant;
@@ -24,10 +24,11 @@ use crate::{
     body::{Fault, RequestBody},
     config,
     metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
+    stream::turn,
     tls::TlsSetupError,
-    wire::length,
 };
 
+mod alarm;
 mod connect;
 mod delivery;
 mod failure;
@@ -55,9 +56,9 @@ pub use stopwatch::{Attempted, Observer};
 use connect::Connector;
 use failure::{Failure, Fate};
 use pool::{Lease, Pool};
-use spare::{Spare, is_idempotent};
+use spare::Spare;
 use stopwatch::Stopwatch;
-use upload::{Upload, UploadWatch, overdue};
+use upload::UploadWatch;
 
 /// A server, and the connections to it.
 pub struct Upstream {
@@ -103,13 +104,6 @@ pub enum UpstreamSetupError {
     /// The host can neither be asked for by name nor by address.
     #[error("`{0}` is no host that a certificate could name")]
     Host(String),
-}
-
-/// How one attempt over one connection ended.
-enum Attempt {
-    Answered(Response<ResponseBody>),
-    /// The kept connection had died before any answer, or the upstream did not look at the request, which may be sent again.
-    Stale(Request<RequestBody>),
 }
 
 /// Handles for what is counted at every request.
@@ -158,15 +152,15 @@ impl Upstream {
     /// lasts, and the connection is not used again if that is not long enough.
     ///
     /// After a 101 response, [`ResponseBody::take_tunnel`] gives the upstream's side of the tunnel.
-    pub async fn send(&self, request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
-        self.send_observed(request, None).await
+    pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
+        self.send_observed(&mut request, None).await
     }
 
-    /// The same; `observer` learns how long the upstream takes. A connection that is not made in time counts as an answer
-    /// that is not.
+    /// The same, of a request whose head is left where it is. `observer` learns how long the upstream takes. A connection that
+    /// is not made in time counts as an answer that is not.
     pub async fn send_observed(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let result = self.exchange(request, observer).await;
@@ -179,111 +173,66 @@ impl Upstream {
 
     async fn exchange(
         &self,
-        mut request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let switches = request.headers().contains_key(UPGRADE);
         let mut lease = self.pool.lease(switches).await?;
-        let mut first = true;
-        loop {
-            match self.attempt(lease, request, first, observer).await? {
-                Attempt::Answered(response) => return Ok(response),
-                Attempt::Stale(again) => request = again,
-            }
-            first = false;
+        let spare = Spare::of(request, &lease);
+        let fault = request.body().fault_handle();
+        let mut answer = self.attempt(&mut lease, request, observer).await;
+        if let Err(failure) = &answer
+            && fault.get().is_none()
+            && spare.restore(request, failure.fate, lease.is_reused())
+        {
             self.counts.resends.inc();
-            lease = self.pool.fresh(switches).await?;
+            drop(lease);
+            lease = Box::pin(self.pool.fresh(switches)).await?;
+            answer = self.attempt(&mut lease, request, observer).await;
         }
+        let response = answer.map_err(|failure| fault.get().map_or_else(|| failure.into(), UpstreamError::Request))?;
+        if response.status() != StatusCode::SWITCHING_PROTOCOLS {
+            return Ok(response.map(|()| ResponseBody::new(lease, self.body_idle)));
+        }
+        if !switches {
+            return Err(UpstreamError::Protocol("an upgrade nobody asked for".into()));
+        }
+        Ok(response.map(|()| ResponseBody::of_upgrade(lease, self.body_idle)))
     }
 
+    /// Sends the request once, and waits for the response head.
     async fn attempt(
         &self,
-        mut lease: Lease,
-        request: Request<RequestBody>,
-        first: bool,
+        lease: &mut Lease,
+        request: &mut Request<RequestBody>,
         observer: Option<&dyn Observer>,
-    ) -> Result<Attempt, UpstreamError> {
-        let started = Instant::now();
-        let asks_upgrade = request.headers().contains_key(UPGRADE);
-        let fault = request.body().fault_handle();
-        let (request, spare) = if first { Spare::of(request, &lease) } else { (request, Spare::default()) };
+    ) -> Result<Response<()>, Failure> {
         let watch = UploadWatch::of(request.body());
-        let stopwatch = Stopwatch::start(observer, started, watch.clone());
-        let request = if lease.is_shared() { request } else { self.addressed(request) };
-        let sent = lease.send(request.map(|body| Upload::new(body, watch.clone())));
-        let received = tokio::select! {
-            biased;
-            received = sent => received,
-            () = overdue(watch.as_ref(), started, self.response_timeout) => {
-                stopwatch.timed_out(self.response_timeout);
-                return Err(UpstreamError::ResponseTimeout);
+        lease.begin(request, &self.host, watch.clone())?;
+        turn().await;
+        let stopwatch = Stopwatch::start(observer, watch);
+        let answered = poll_fn(|context| match lease.poll_response(context) {
+            Poll::Ready(answered) => Poll::Ready(Some(answered)),
+            Poll::Pending => {
+                let deadline = stopwatch.waited_since().unwrap_or_else(Instant::now) + self.response_timeout;
+                lease.alarm().poll(deadline, context).map(|()| None)
             }
-        };
-        let Failure { fate, cause } = match received {
-            Ok(response) => {
-                self.counts.response.observe(started.elapsed().as_secs_f64());
+        });
+        match answered.await {
+            Some(Ok(response)) => {
+                self.counts.response.observe(stopwatch.elapsed().as_secs_f64());
                 stopwatch.answered(response.status());
-                check_framing(&response)?;
-                if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-                    return Ok(Attempt::Answered(response.map(|()| ResponseBody::new(lease, self.body_idle))));
-                }
-                if !asks_upgrade {
-                    return Err(UpstreamError::Protocol("an upgrade nobody asked for".into()));
-                }
-                return Ok(Attempt::Answered(response.map(|()| ResponseBody::of_upgrade(lease, self.body_idle))));
+                Ok(response)
             }
-            Err(failure) => {
+            Some(Err(failure)) => {
                 stopwatch.discard();
-                failure
+                Err(failure)
             }
-        };
-        let unprocessed = matches!(fate, Fate::Unprocessed);
-        let again = match fate {
-            _ if !first || fault.get().is_some() => None,
-            Fate::Unwritten(request) if lease.is_reused() => Some(request.map(Upload::into_inner)),
-            Fate::Unprocessed => spare.unprocessed(),
-            Fate::Silent(Some(request)) if lease.is_reused() && is_idempotent(request.method()) => {
-                Some(request.map(Upload::into_inner))
+            None => {
+                stopwatch.timed_out(self.response_timeout);
+                Err(Failure { fate: Fate::Overdue, cause: "no answer in time".into() })
             }
-            Fate::Silent(None) if lease.is_reused() => spare.repeatable(),
-            Fate::Unwritten(_) | Fate::Silent(_) | Fate::Unknown => None,
-        };
-        match (again, fault.get()) {
-            (Some(again), _) => Ok(Attempt::Stale(again)),
-            (None, Some(fault)) => Err(UpstreamError::Request(fault)),
-            (None, None) if unprocessed => Err(UpstreamError::Refused),
-            (None, None) => Err(UpstreamError::Protocol(cause)),
         }
-    }
-
-    /// The request as it goes to this upstream by HTTP/1.1 (RFC 9112, sections 3.2 and 6).
-    fn addressed(&self, mut request: Request<RequestBody>) -> Request<RequestBody> {
-        if request.uri().authority().is_some() {
-            let uri = mem::take(request.uri_mut());
-            *request.uri_mut() = uri.into_parts().path_and_query.map_or_else(|| Uri::from_static("/"), Uri::from);
-        }
-        *request.version_mut() = Version::HTTP_11;
-        request.headers_mut().insert(HOST, self.host.clone());
-        request
-    }
-}
-
-/// Refuses a response whose length two readers could read in two ways (RFC 9112, section 6.3): a length and chunks, two
-/// lengths, any transfer coding but chunks alone, which nobody asked for and which would reach the client undone, or one of
-/// HTTP/1.0, which has none.
-fn check_framing(response: &Response<()>) -> Result<(), UpstreamError> {
-    let headers = response.headers();
-    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
-    let mut codings = headers.get_all(TRANSFER_ENCODING).iter();
-    match (lengths.next(), lengths.next(), codings.next(), codings.next()) {
-        (None, None, None, None) => Ok(()),
-        (Some(value), None, None, None) if length(value.as_bytes()).is_ok() => Ok(()),
-        (None, None, Some(coding), None)
-            if coding.as_bytes().eq_ignore_ascii_case(b"chunked") && response.version() != Version::HTTP_10 =>
-        {
-            Ok(())
-        }
-        _ => Err(UpstreamError::Protocol("an ambiguous length of the response".into())),
     }
 }
 

@@ -63,9 +63,9 @@ impl Next for Forward {
         notes.passed();
         let begun = Instant::now();
         let sent = if cors::preflighted(&request).is_some() {
-            route.upstream.send_preflight(request).await
+            route.upstream.send_preflight(&mut request).await
         } else {
-            route.upstream.send(request, observers.any()).await
+            route.upstream.send(&mut request, observers.any()).await
         };
         notes.upstream(begun);
         match sent {

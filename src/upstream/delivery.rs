@@ -8,6 +8,7 @@
 //! Not promised: that a request whose body is larger than that is sent more than once.
 
 use std::{
+    mem,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, SystemTime},
 };
@@ -101,11 +102,11 @@ impl Delivery {
         self.upstream.host.to_str().ok()
     }
 
-    /// Delivers a request and waits for the head of the response that the caller is to get; `observer` learns how long each
-    /// attempt takes the upstream.
+    /// Delivers a request, which is used up, and waits for the head of the response that the caller is to get; `observer` learns
+    /// how long each attempt takes the upstream.
     pub async fn send(
         &self,
-        request: Request<RequestBody>,
+        request: &mut Request<RequestBody>,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, DeliveryError> {
         if self.identity.is_none() && self.retries.is_none() {
@@ -116,7 +117,7 @@ impl Delivery {
         let mut refused = false;
         loop {
             let token = self.authorize(&mut parcel).await?;
-            let outcome = self.upstream.send_observed(parcel.request(), observer).await;
+            let outcome = self.upstream.send_observed(&mut parcel.request(), observer).await;
             if !refused && self.refuses(token.as_ref(), &outcome) && parcel.rewind() {
                 refused = true;
                 discard(outcome).await;
@@ -135,24 +136,25 @@ impl Delivery {
 
     /// Delivers a preflight, once and without the route's credentials: what it asks for is answered to everyone, and the
     /// protocol has none in it (Fetch standard, "CORS-preflight fetch").
-    pub async fn send_preflight(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, DeliveryError> {
+    pub async fn send_preflight(&self, request: &mut Request<RequestBody>) -> Result<Response<ResponseBody>, DeliveryError> {
         if self.identity.is_some() {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        Ok(self.upstream.send(request).await?)
+        Ok(self.upstream.send_observed(request, None).await?)
     }
 
     /// Counts the request, and takes the caller's own credentials out of it where the route has others.
-    fn pack(&self, request: Request<RequestBody>) -> Parcel {
-        let (mut head, body) = request.into_parts();
+    fn pack(&self, request: &mut Request<RequestBody>) -> Parcel {
+        let (method, uri) = (mem::take(request.method_mut()), mem::take(request.uri_mut()));
+        let (mut headers, body) = (mem::take(request.headers_mut()), mem::take(request.body_mut()));
         if let Some(identity) = &self.identity {
-            identity.replace(&mut head.headers);
+            identity.replace(&mut headers);
         }
         let replay_bytes = self.retries.as_ref().map_or(REPLAY_BYTES, |retries| {
             retries.budget().request(Instant::now());
             retries.config.replay_bytes
         });
-        Parcel { method: head.method, uri: head.uri, headers: head.headers, body: Replay::new(body, replay_bytes) }
+        Parcel { method, uri, headers, body: Replay::new(body, replay_bytes) }
     }
 
     /// Writes the token in force into the request, if the route has credentials.

@@ -1,8 +1,6 @@
 //! Why an exchange has no answer, and what may be done about it.
 
-use hyper::Request;
-
-use super::upload::Upload;
+use super::UpstreamError;
 
 /// What went wrong, for people to read.
 pub(super) type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -25,13 +23,28 @@ pub(super) struct Failure {
 }
 
 /// What became of a request that has no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// No byte of it was written, and it has no body; here it is.
-    Unwritten(Box<Request<Upload>>),
+    /// No byte of it was written.
+    Unwritten,
     /// The upstream says that it has not looked at it (RFC 9113, section 8.7).
     Unprocessed,
-    /// The connection ended, and there was no byte of an answer. Here it is, if it has no body and was not kept elsewhere.
-    Silent(Option<Box<Request<Upload>>>),
+    /// The connection ended, and there was no byte of an answer.
+    Silent,
+    /// Its answer did not come in time.
+    Overdue,
     /// It may have been processed.
     Unknown,
+}
+
+// === impl UpstreamError ===
+
+impl From<Failure> for UpstreamError {
+    fn from(Failure { fate, cause }: Failure) -> Self {
+        match fate {
+            Fate::Overdue => Self::ResponseTimeout,
+            Fate::Unprocessed => Self::Refused,
+            Fate::Unwritten | Fate::Silent | Fate::Unknown => Self::Protocol(cause),
+        }
+    }
 }

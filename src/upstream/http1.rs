@@ -8,14 +8,14 @@
 
 use std::{
     future::poll_fn,
-    io,
+    io, mem,
     task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::{HeaderMap, Method, Request, Response, Version, ext::ReasonPhrase, http::request::Parts};
+use hyper::{Method, Request, Response, ext::ReasonPhrase, header::HeaderValue};
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 mod outgoing;
@@ -26,13 +26,13 @@ use super::{
     failure::{Cause, Failure, Fate, ResponseFault},
     open::Open,
     quiet::poll_quiet,
-    upload::Upload,
+    upload::{Upload, UploadWatch},
 };
 use crate::{
-    stream::{Received, Stream, Tunnel, turn},
+    body::RequestBody,
+    stream::{Received, Stream, Tunnel},
     wire::{
         body::Incoming,
-        connection_options,
         response::{Head, HeadReader},
     },
 };
@@ -48,6 +48,8 @@ pub(super) struct Connection {
     stream: Stream,
     received: Received,
     heads: HeadReader,
+    /// Of the request, which decides whether its answer has a body.
+    method: Method,
     incoming: Incoming,
     outgoing: Outgoing,
     /// Whether the upstream takes another request after this one.
@@ -63,6 +65,7 @@ impl Connection {
             stream,
             received: Received::new(),
             heads: HeadReader::new(LARGEST_HEAD),
+            method: Method::default(),
             incoming: Incoming::Ended,
             outgoing: Outgoing::default(),
             persists: true,
@@ -79,15 +82,19 @@ impl Connection {
         }
     }
 
-    /// Sends a request and waits for the head of its response; its body comes from [`Self::poll_frame`].
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
-        let (head, upload) = request.into_parts();
+    /// Takes a request for `host`, and leaves its head. Nothing is written before its response is asked for.
+    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, host: &HeaderValue, watch: Option<UploadWatch>) {
+        let upload = Upload::new(mem::take(request.body_mut()), watch);
         self.received.restart();
-        self.outgoing.begin(&head, upload);
-        turn().await;
-        match poll_fn(|context| self.poll_head(context)).await {
-            Ok(response) => Ok(self.begin_body(&head.method, response)),
-            Err(cause) => Err(Failure { fate: self.fate(head), cause }),
+        self.method.clone_from(request.method());
+        self.outgoing.begin(request, host, upload);
+    }
+
+    /// The head of the response, while the request goes out; the body comes from [`Self::poll_frame`].
+    pub(super) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Failure>> {
+        match ready!(self.poll_head(context)) {
+            Ok(head) => Poll::Ready(Ok(self.begin_body(head))),
+            Err(cause) => Poll::Ready(Err(Failure { fate: self.fate(), cause })),
         }
     }
 
@@ -163,9 +170,9 @@ impl Connection {
         }
     }
 
-    fn begin_body(&mut self, method: &Method, head: Head) -> Response<()> {
-        self.persists = persists(head.version, &head.headers);
-        self.incoming = Incoming::of_response(method, head.status, &head.headers);
+    fn begin_body(&mut self, head: Head) -> Response<()> {
+        self.persists = head.persists;
+        self.incoming = Incoming::of_response(&self.method, head.status, head.framing);
         let mut response = Response::new(());
         *response.status_mut() = head.status;
         *response.version_mut() = head.version;
@@ -179,20 +186,13 @@ impl Connection {
     }
 
     /// What is known of a request that has no answer.
-    fn fate(&self, head: Parts) -> Fate {
+    fn fate(&self) -> Fate {
         if self.heads.has_begun() || !self.received.bytes.is_empty() {
-            return Fate::Unknown;
-        }
-        let again = || Box::new(Request::from_parts(head, Upload::default()));
-        match self.outgoing.is_bodiless() {
-            true if self.outgoing.is_unwritten() => Fate::Unwritten(again()),
-            bodiless => Fate::Silent(bodiless.then(again)),
+            Fate::Unknown
+        } else if self.outgoing.is_unwritten() {
+            Fate::Unwritten
+        } else {
+            Fate::Silent
         }
     }
-}
-
-/// Whether a connection stays open after a response (RFC 9112, section 9.3).
-fn persists(version: Version, headers: &HeaderMap) -> bool {
-    let says = |option: &str| connection_options(headers).any(|said| said.eq_ignore_ascii_case(option));
-    if version == Version::HTTP_11 { !says("close") } else { says("keep-alive") }
 }

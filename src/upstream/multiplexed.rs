@@ -7,21 +7,22 @@
 //! Not promised: that a new stream is not refused by an upstream that lowers its bound in the same moment.
 
 use std::{
-    pin::pin,
+    mem,
+    pin::{Pin, pin},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
 use h2::{
     Ping, PingPong, Reason,
-    client::{self, SendRequest},
+    client::{self, ResponseFuture, SendRequest},
 };
-use http_body::{Frame, SizeHint};
+use http_body::{Body, Frame, SizeHint};
 use hyper::{
     HeaderMap, Method, Request, Response, Uri, Version,
     header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
@@ -35,11 +36,12 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     UpstreamError,
+    alarm::Alarm,
     failure::{Failure, Fate, ResponseFault},
     open::Open,
-    upload::{Upload, pour},
+    upload::{Upload, UploadWatch, pour},
 };
-use crate::{config, stream};
+use crate::{body::RequestBody, config, stream, wire::Fault};
 
 mod streamed;
 
@@ -108,9 +110,19 @@ struct Streams {
 pub(super) struct Stream {
     connection: Arc<Connection>,
     upload: Option<AbortOnDropHandle<()>>,
-    incoming: Option<Streamed>,
+    answer: Answer,
+    /// For the time that the head of the answer may take.
+    pub(super) alarm: Alarm,
     reused: bool,
     _permit: OwnedSemaphorePermit,
+}
+
+enum Answer {
+    /// Nothing was sent.
+    Unasked,
+    Awaited(ResponseFuture),
+    /// Its head has come.
+    Begun(Streamed),
 }
 
 // === impl Multiplexed ===
@@ -289,7 +301,7 @@ impl Usage {
 impl Stream {
     /// A stream whose room has been taken.
     fn new(connection: Arc<Connection>, permit: OwnedSemaphorePermit, reused: bool) -> Self {
-        Self { connection, upload: None, incoming: None, reused, _permit: permit }
+        Self { connection, upload: None, answer: Answer::Unasked, alarm: Alarm::default(), reused, _permit: permit }
     }
 
     /// Whether the connection had been used before.
@@ -297,34 +309,48 @@ impl Stream {
         self.reused
     }
 
-    /// Sends the request of this exchange, and waits for the head of its response; its body comes from [`Self::poll_frame`].
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
-        let (head, body) = request.into_parts();
-        let ends = http_body::Body::is_end_stream(&body);
-        let mut request = Request::from_parts(head, ());
-        self.connection.origin.address(&mut request, &body);
-        let (response, pipe) = self.connection.sender.clone().send_request(request, ends).map_err(Failure::of_stream)?;
+    /// Sends the head of a request, leaves it, and sends the body as the upstream takes it.
+    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, watch: Option<UploadWatch>) -> Result<(), Failure> {
+        let body = Upload::new(mem::take(request.body_mut()), watch);
+        let ends = body.is_end_stream();
+        let head = self.connection.origin.addressed(request, &body);
+        let (response, pipe) = self.connection.sender.clone().send_request(head, ends).map_err(Failure::of_stream)?;
         if !ends {
             self.upload = Some(AbortOnDropHandle::new(tokio::spawn(pour(body, pipe))));
         }
-        let (response, incoming) = Streamed::of(response.await.map_err(Failure::of_stream)?);
-        self.incoming = Some(incoming);
-        Ok(response)
+        self.answer = Answer::Awaited(response);
+        Ok(())
+    }
+
+    /// The head of the response; the body comes from [`Self::poll_frame`].
+    pub(super) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Failure>> {
+        // To what was not asked, or was answered, there is no answer.
+        let Answer::Awaited(response) = &mut self.answer else { return Poll::Pending };
+        let response = ready!(Pin::new(response).poll(context)).map_err(Failure::of_stream)?;
+        let (response, streamed) = Streamed::of(response).map_err(Failure::unsound)?;
+        self.answer = Answer::Begun(streamed);
+        Poll::Ready(Ok(response))
     }
 
     /// The next piece of the response's body.
     pub(super) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, ResponseFault>>> {
-        self.incoming.as_mut().map_or(Poll::Ready(None), |incoming| incoming.poll_frame(context))
+        match &mut self.answer {
+            Answer::Begun(streamed) => streamed.poll_frame(context),
+            Answer::Unasked | Answer::Awaited(_) => Poll::Ready(None),
+        }
     }
 
     /// Whether the response is whole.
     pub(super) fn is_over(&self) -> bool {
-        self.incoming.as_ref().is_none_or(Streamed::is_over)
+        !matches!(&self.answer, Answer::Begun(streamed) if !streamed.is_over())
     }
 
     /// How much of the response's body is still to come.
     pub(super) fn size_hint(&self) -> SizeHint {
-        self.incoming.as_ref().map_or_else(SizeHint::default, Streamed::size_hint)
+        match &self.answer {
+            Answer::Begun(streamed) => streamed.size_hint(),
+            Answer::Unasked | Answer::Awaited(_) => SizeHint::default(),
+        }
     }
 }
 
@@ -339,18 +365,21 @@ impl Drop for Stream {
 // === impl Origin ===
 
 impl Origin {
-    /// Writes a request's head the way HTTP/2 has it (RFC 9113, section 8.3.1).
-    fn address(&self, request: &mut Request<()>, body: &Upload) {
-        let path = request.uri().path_and_query().cloned();
+    /// A request's head the way HTTP/2 has it (RFC 9113, section 8.3.1).
+    fn addressed(&self, original: &Request<RequestBody>, body: &Upload) -> Request<()> {
+        let path = original.uri().path_and_query().cloned();
         let mut parts = hyper::http::uri::Parts::default();
         parts.scheme = Some(self.scheme.clone());
         parts.authority.clone_from(&self.authority);
         parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
+        let mut request = Request::new(());
+        *request.method_mut() = original.method().clone();
         // All three are there, so that this cannot fail; without an authority no upstream could be set up.
         *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
         *request.version_mut() = Version::HTTP_2;
+        *request.headers_mut() = original.headers().clone();
         let announces = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-        let length = http_body::Body::size_hint(body).exact();
+        let length = body.size_hint().exact();
         let headers = request.headers_mut();
         for name in NOT_HTTP2 {
             headers.remove(name);
@@ -358,6 +387,7 @@ impl Origin {
         // Trailers pass to whoever takes them.
         headers.insert(TE, HeaderValue::from_static("trailers"));
         set_length(headers, length.filter(|length| announces || *length > 0));
+        request
     }
 }
 
@@ -378,10 +408,15 @@ impl Failure {
         let fate = if error.is_remote() && (refused || error.is_go_away()) {
             Fate::Unprocessed
         } else if error.is_io() {
-            Fate::Silent(None)
+            Fate::Silent
         } else {
             Fate::Unknown
         };
         Self { fate, cause: Box::new(error) }
+    }
+
+    /// A response that can be read in two ways.
+    fn unsound(fault: Fault) -> Self {
+        Self { fate: Fate::Unknown, cause: Box::new(fault) }
     }
 }

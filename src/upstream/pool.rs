@@ -13,7 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Frame, SizeHint};
-use hyper::{Request, Response};
+use hyper::{Request, Response, header::HeaderValue};
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -22,14 +22,15 @@ use tokio::{
 
 use super::{
     UpstreamError,
+    alarm::Alarm,
     connect::{Connected, Connector},
     failure::{Failure, ResponseFault},
     http1,
     multiplexed::{Multiplexed, Stream as SharedStream},
     open::Open,
-    upload::Upload,
+    upload::UploadWatch,
 };
-use crate::{config, stream::Tunnel};
+use crate::{body::RequestBody, config, stream::Tunnel};
 
 /// How often those that rest are looked at: nobody else would notice that their upstream has closed them.
 const LOOK: Duration = Duration::from_secs(1);
@@ -51,7 +52,7 @@ pub(super) enum Lease {
     /// A connection of its own.
     Http1(Box<Connection>),
     /// A stream among others.
-    Http2(SharedStream),
+    Http2(Box<SharedStream>),
 }
 
 /// A connection of HTTP/1, for one exchange or at rest. Dropped before it is given back, it is closed, whatever it is doing.
@@ -60,6 +61,7 @@ pub(super) struct Connection {
     /// While it is leased; given back after the connection is closed, and not while it rests.
     permit: Option<OwnedSemaphorePermit>,
     pool: Weak<Pool>,
+    alarm: Alarm,
     reused: bool,
 }
 
@@ -103,7 +105,8 @@ impl Pool {
                 return Ok(Lease::Http1(connection));
             }
         }
-        self.connect(permit, !switches, deadline).await
+        // In a box, so that requests that need no new connection do not take the room that this does.
+        Box::pin(self.connect(permit, !switches, deadline)).await
     }
 
     /// The same, but no connection that rests, because one of them was found dead.
@@ -124,13 +127,13 @@ impl Pool {
         deadline: Instant,
     ) -> Result<Lease, UpstreamError> {
         permit = match shared.stream(permit) {
-            Ok(stream) => return Ok(Lease::Http2(stream)),
+            Ok(stream) => return Ok(Lease::Http2(Box::new(stream))),
             Err(permit) => permit,
         };
         // One connects for all who wait: they would make a connection each, and fill none.
         let turn = timeout_at(deadline, shared.turn()).await.map_err(|_| UpstreamError::ConnectTimeout)?;
         permit = match shared.stream(permit) {
-            Ok(stream) => return Ok(Lease::Http2(stream)),
+            Ok(stream) => return Ok(Lease::Http2(Box::new(stream))),
             Err(permit) => permit,
         };
         if shared.is_declined() {
@@ -160,13 +163,13 @@ impl Pool {
         if let Some(shared) = self.shared.as_ref().filter(|_| offer_http2) {
             shared.decline(!http2);
             if http2 {
-                return Ok(Lease::Http2(Box::pin(shared.add(stream, open, permit, deadline)).await?));
+                return Ok(Lease::Http2(Box::new(shared.add(stream, open, permit, deadline).await?)));
             }
         }
         let mut http = http1::Connection::new(stream, open);
         http.listen().await.map_err(|error| UpstreamError::Protocol(Box::new(error)))?;
         let (pool, permit) = (Arc::downgrade(self), Some(permit));
-        Ok(Lease::Http1(Box::new(Connection { http, permit, pool, reused: false })))
+        Ok(Lease::Http1(Box::new(Connection { http, permit, pool, alarm: Alarm::default(), reused: false })))
     }
 
     fn take_rested(&self, now: Instant) -> Option<Box<Connection>> {
@@ -208,12 +211,33 @@ async fn sweep(pool: Weak<Pool>) {
 // === impl Lease ===
 
 impl Lease {
-    /// Sends the request of this exchange, and waits for the head of its response; its body comes from [`Self::poll_frame`].
-    pub(super) async fn send(&mut self, request: Request<Upload>) -> Result<Response<()>, Failure> {
+    /// Begins the exchange: takes the body of a request, and leaves its head. By HTTP/1 it is for `host`.
+    pub(super) fn begin(
+        &mut self,
+        request: &mut Request<RequestBody>,
+        host: &HeaderValue,
+        watch: Option<UploadWatch>,
+    ) -> Result<(), Failure> {
         match self {
-            Self::Http1(connection) => connection.http.send(request).await,
-            // In a box, so that exchanges of HTTP/1 do not take the room that it needs.
-            Self::Http2(stream) => Box::pin(stream.send(request)).await,
+            Self::Http1(connection) => connection.http.begin(request, host, watch),
+            Self::Http2(stream) => stream.begin(request, watch)?,
+        }
+        Ok(())
+    }
+
+    /// The head of the response; the body comes from [`Self::poll_frame`].
+    pub(super) fn poll_response(&mut self, context: &mut Context<'_>) -> Poll<Result<Response<()>, Failure>> {
+        match self {
+            Self::Http1(connection) => connection.http.poll_response(context),
+            Self::Http2(stream) => stream.poll_response(context),
+        }
+    }
+
+    /// For the time that the head may take.
+    pub(super) fn alarm(&mut self) -> &mut Alarm {
+        match self {
+            Self::Http1(connection) => &mut connection.alarm,
+            Self::Http2(stream) => &mut stream.alarm,
         }
     }
 

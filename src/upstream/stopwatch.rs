@@ -38,8 +38,14 @@ pub(super) struct Stopwatch<'a> {
 // === impl Stopwatch ===
 
 impl<'a> Stopwatch<'a> {
-    pub(super) fn start(observer: Option<&'a dyn Observer>, started: Instant, watch: Option<UploadWatch>) -> Self {
-        Self { observer, started, watch }
+    /// Starts it for a request whose body is watched so.
+    pub(super) fn start(observer: Option<&'a dyn Observer>, watch: Option<UploadWatch>) -> Self {
+        Self { observer, started: Instant::now(), watch }
+    }
+
+    /// How long the attempt has lasted.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.started.elapsed()
     }
 
     pub(super) fn answered(mut self, status: StatusCode) {
@@ -57,9 +63,13 @@ impl<'a> Stopwatch<'a> {
         self.observer = None;
     }
 
+    /// Since when the upstream is waited for; `None` while it is the client that is.
+    pub(super) fn waited_since(&self) -> Option<Instant> {
+        self.watch.as_ref().map_or(Some(self.started), UploadWatch::waited_since)
+    }
+
     fn tell(&mut self, attempted: Attempted) {
-        let since = self.watch.as_ref().map_or(Some(self.started), UploadWatch::waited_since);
-        if let Some((observer, since)) = self.observer.take().zip(since) {
+        if let Some((observer, since)) = self.observer.take().zip(self.waited_since()) {
             observer.observe(attempted, since.elapsed());
         }
     }

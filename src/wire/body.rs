@@ -2,12 +2,9 @@
 
 use bytes::{Bytes, BytesMut};
 use http_body::{Frame, SizeHint};
-use hyper::{
-    HeaderMap, Method, StatusCode,
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-};
+use hyper::{Method, StatusCode};
 
-use super::{Fault, chunks::ChunkScanner, length};
+use super::{Fault, chunks::ChunkScanner, response::Framing};
 
 /// What of a body is still to come.
 #[derive(Debug)]
@@ -25,20 +22,15 @@ pub enum Incoming {
 // === impl Incoming ===
 
 impl Incoming {
-    /// What follows the head of an answer to a request with `method`. Heads that announce two lengths, or what is none, are for
-    /// the caller to refuse.
-    pub fn of_response(method: &Method, status: StatusCode, headers: &HeaderMap) -> Self {
+    /// What follows the head of an answer to a request with `method`.
+    pub fn of_response(method: &Method, status: StatusCode, framing: Framing) -> Self {
         let bodiless = [StatusCode::SWITCHING_PROTOCOLS, StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED];
-        if method == Method::HEAD || bodiless.contains(&status) {
-            return Self::Ended;
-        }
-        if headers.contains_key(TRANSFER_ENCODING) {
-            return Self::Chunks(Box::new(ChunkScanner::of_response()));
-        }
-        match headers.get(CONTENT_LENGTH).map(|value| length(value.as_bytes())) {
-            Some(Ok(0)) => Self::Ended,
-            Some(Ok(length)) => Self::Length(length),
-            Some(Err(_)) | None => Self::Rest,
+        match framing {
+            _ if method == Method::HEAD || bodiless.contains(&status) => Self::Ended,
+            Framing::Length(0) => Self::Ended,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunks => Self::Chunks(Box::new(ChunkScanner::of_response())),
+            Framing::Rest => Self::Rest,
         }
     }
 

@@ -1,12 +1,15 @@
 //! The heads of one response: interim ones, which are passed over, and the one that counts.
 //!
 //! Promised: one reading, whose result is what is used, so that nobody can have read another response from the same bytes.
-//! Bodies are not read here: their framing follows from the head and the request.
+//! A head from which two readers could take two lengths of the body is a fault (RFC 9112, section 6.3). Bodies are not read here.
 
 use bytes::{Bytes, BytesMut};
-use hyper::{HeaderMap, StatusCode, Version};
+use hyper::{
+    HeaderMap, StatusCode, Version,
+    header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
+};
 
-use super::{Fault, Unusable, head::HeadLines};
+use super::{Fault, Unusable, head::HeadLines, length, options};
 
 /// Interim responses to one request; more are a flood.
 const MOST_INTERIM: u32 = 100;
@@ -22,6 +25,21 @@ pub struct Head {
     pub headers: HeaderMap,
     /// What the status line says after the status.
     pub reason: Bytes,
+    /// How long the body is, if there is one.
+    pub framing: Framing,
+    /// Whether the connection stays open after the response (RFC 9112, section 9.3).
+    pub persists: bool,
+}
+
+/// What a head says of the length of its body (RFC 9112, section 6.3).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Framing {
+    /// Nothing: it lasts until the connection ends.
+    Rest,
+    /// So many bytes.
+    Length(u64),
+    /// Chunks.
+    Chunks,
 }
 
 /// Reads the heads of one response after the other; between them it keeps only its room.
@@ -62,11 +80,13 @@ impl HeadReader {
             match self.status {
                 None => self.status = Some(self.status_line(line.content)?),
                 Some(_) if !line.content.is_empty() => _ = self.lines.field(&line)?,
-                Some(line) => {
+                Some(line) if line.is_final() => {
+                    let head = Head::take(line, &mut self.lines, bytes)?;
                     self.status = None;
-                    if line.is_final() {
-                        return self.head(line, bytes).map(Some);
-                    }
+                    return Ok(Some(head));
+                }
+                Some(_) => {
+                    self.status = None;
                     self.lines.skip(bytes);
                 }
             }
@@ -83,12 +103,48 @@ impl HeadReader {
         self.interim = if line.is_final() { 0 } else { self.interim + 1 };
         if self.interim > MOST_INTERIM { Err(Fault::Interim) } else { Ok(line) }
     }
+}
 
-    fn head(&mut self, line: StatusLine, bytes: &mut BytesMut) -> Result<Head, Fault> {
-        let (head, headers) = self.lines.take(bytes)?;
+// === impl Head ===
+
+impl Head {
+    /// Takes a head that is whole out of `bytes`.
+    fn take(line: StatusLine, lines: &mut HeadLines, bytes: &mut BytesMut) -> Result<Self, Fault> {
         let status = StatusCode::from_u16(line.status).map_err(|_| Fault::StatusLine)?;
+        let (version, mut framing) = (line.version, Framing::Rest);
+        let mut persists = version == Version::HTTP_11;
+        let note = |name: &HeaderName, value: &HeaderValue| {
+            match *name {
+                CONTENT_LENGTH => framing = framing.or(Framing::Length(length(value.as_bytes())?))?,
+                TRANSFER_ENCODING => framing = framing.or(Framing::coded(value, version)?)?,
+                CONNECTION if version == Version::HTTP_11 => persists &= !says(value, "close"),
+                CONNECTION => persists |= says(value, "keep-alive"),
+                _ => {}
+            }
+            Ok(())
+        };
+        let (head, headers) = lines.take(bytes, note)?;
         let reason = head.slice(line.length.min(13)..line.length);
-        Ok(Head { status, version: line.version, headers, reason })
+        Ok(Self { status, version, headers, reason, framing, persists })
+    }
+}
+
+fn says(connection: &HeaderValue, option: &str) -> bool {
+    options(connection.as_bytes()).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
+}
+
+// === impl Framing ===
+
+impl Framing {
+    /// What a transfer coding says: chunks alone are what anybody asks for, and HTTP/1.0 has none.
+    fn coded(coding: &HeaderValue, version: Version) -> Result<Self, Fault> {
+        let chunks = version == Version::HTTP_11 && coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+        if chunks { Ok(Self::Chunks) } else { Err(Fault::Framing) }
+    }
+
+    /// The other, which must be the only one.
+    fn or(self, other: Self) -> Result<Self, Fault> {
+        if self == Self::Rest { Ok(other) } else { Err(Fault::Framing) }
     }
 }
 
@@ -176,6 +232,35 @@ mod tests {
                 let (first, second) = bytes.as_bytes().split_at(cut);
                 assert_eq!(read(first, second), expected, "cut at {cut}: {}", bytes.escape_debug());
             }
+        }
+    }
+
+    #[test]
+    fn a_head_says_once_how_its_body_ends_and_whether_its_connection_does() {
+        let chunks = "Transfer-Encoding: Chunked\r\n";
+        let cases = [
+            ("HTTP/1.1", String::new(), Ok((Framing::Rest, true))),
+            ("HTTP/1.1", "Content-Length: 17\r\nConnection: x\r\n".to_owned(), Ok((Framing::Length(17), true))),
+            ("HTTP/1.1", format!("{chunks}Connection: x, Close\r\n"), Ok((Framing::Chunks, false))),
+            ("HTTP/1.1", "Connection: x\r\nConnection: close\r\n".to_owned(), Ok((Framing::Rest, false))),
+            ("HTTP/1.1", "Connection: close\r\nConnection: keep-alive\r\n".to_owned(), Ok((Framing::Rest, false))),
+            ("HTTP/1.0", "Content-Length: 0\r\n".to_owned(), Ok((Framing::Length(0), false))),
+            ("HTTP/1.0", "Connection: Keep-Alive\r\nConnection: x\r\n".to_owned(), Ok((Framing::Rest, true))),
+            ("HTTP/1.0", chunks.to_owned(), Err(Fault::Framing)),
+            ("HTTP/1.1", chunks.repeat(2), Err(Fault::Framing)),
+            ("HTTP/1.1", "Transfer-Encoding: gzip, chunked\r\n".to_owned(), Err(Fault::Framing)),
+            ("HTTP/1.1", format!("{chunks}Content-Length: 1\r\n"), Err(Fault::Framing)),
+            ("HTTP/1.1", format!("Content-Length: 1\r\n{chunks}"), Err(Fault::Framing)),
+            ("HTTP/1.1", "Content-Length: 1\r\n".repeat(2), Err(Fault::Framing)),
+            ("HTTP/1.1", "Content-Length: 1, 1\r\n".to_owned(), Err(Fault::Framing)),
+            ("HTTP/1.1", "Content-Length:\r\n".to_owned(), Err(Fault::Framing)),
+        ];
+        for (version, fields, expected) in cases {
+            let mut reader = HeadReader::new(1024);
+            let mut bytes = BytesMut::from(format!("{version} 200 OK\r\n{fields}\r\n").as_bytes());
+            let said = reader.read(&mut bytes).map(|head| head.map(|head| (head.framing, head.persists)).unwrap());
+            assert_eq!(said, expected, "{version} {fields:?}");
+            assert_eq!(reader.has_begun(), expected.is_err(), "what was refused has come all the same: {fields:?}");
         }
     }
 

@@ -8,12 +8,12 @@ use std::{
 
 use http_body::Body;
 use hyper::{
-    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
-    http::request::Parts,
+    Request,
+    header::{CONTENT_LENGTH, HOST, HeaderValue, TRANSFER_ENCODING},
 };
 use tokio::io::AsyncWrite;
 
-use crate::{stream::Stream, upstream::upload::Upload, wire::writer::MessageWriter};
+use crate::{body::RequestBody, stream::Stream, upstream::upload::Upload, wire::writer::MessageWriter};
 
 /// The request of the exchange under way.
 #[derive(Default)]
@@ -24,8 +24,6 @@ pub(super) struct Outgoing {
     upload: Option<Upload>,
     /// Whether the body goes out in chunks.
     chunked: bool,
-    /// Whether the request has no body.
-    bodiless: bool,
 }
 
 #[derive(Default)]
@@ -43,24 +41,24 @@ enum State {
 // === impl Outgoing ===
 
 impl Outgoing {
-    /// Takes a request; nothing is written yet. What of an earlier one was left is forgotten.
-    pub(super) fn begin(&mut self, head: &Parts, upload: Upload) {
+    /// Takes the body of a request for `host`, whose own `Host` and framing go no further; nothing is written yet. What of an
+    /// earlier one was left is forgotten.
+    pub(super) fn begin(&mut self, head: &Request<RequestBody>, host: &HeaderValue, upload: Upload) {
         let length = upload.size_hint().exact();
         let bodiless = upload.is_end_stream();
         let mut writer = std::mem::take(&mut self.writer);
         writer.clear();
-        *self =
-            Self { writer, bodiless, chunked: length.is_none(), upload: (!bodiless).then_some(upload), ..Self::default() };
+        *self = Self { writer, chunked: length.is_none(), upload: (!bodiless).then_some(upload), ..Self::default() };
         let buffer = self.writer.buffer();
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        let parts = [head.method.as_str().as_bytes(), b" ", target.as_bytes(), b" HTTP/1.1\r\n"];
+        let target = head.uri().path_and_query().map_or("/", |target| target.as_str());
+        let parts = [head.method().as_str(), " ", target, " HTTP/1.1\r\nhost: "].map(str::as_bytes);
         buffer.reserve(1024);
-        for part in parts {
+        for part in parts.into_iter().chain([host.as_bytes(), b"\r\n"]) {
             buffer.extend_from_slice(part);
         }
-        for (name, value) in &head.headers {
+        for (name, value) in head.headers() {
             // The length of what there is to send is known better here.
-            if *name == TRANSFER_ENCODING || (!bodiless && *name == CONTENT_LENGTH) {
+            if matches!(*name, HOST | TRANSFER_ENCODING) || (!bodiless && *name == CONTENT_LENGTH) {
                 continue;
             }
             let parts = [name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"];
@@ -120,11 +118,6 @@ impl Outgoing {
                 None
             }
         }
-    }
-
-    /// Whether the request has no body.
-    pub(super) fn is_bodiless(&self) -> bool {
-        self.bodiless
     }
 
     fn poll_write(&mut self, stream: &mut Stream, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -7,7 +7,10 @@ use h2::{Reason, RecvStream};
 use http_body::{Frame, SizeHint};
 use hyper::{Response, header::CONTENT_LENGTH};
 
-use crate::upstream::failure::ResponseFault;
+use crate::{
+    upstream::failure::ResponseFault,
+    wire::{Fault, length},
+};
 
 /// What comes over a stream after the head.
 pub(super) struct Streamed {
@@ -19,12 +22,17 @@ pub(super) struct Streamed {
 // === impl Streamed ===
 
 impl Streamed {
-    /// Takes the body from a response.
-    pub(super) fn of(response: Response<RecvStream>) -> (Response<()>, Self) {
-        let length = response.headers().get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    /// Takes the body from a response, unless two readers could read two lengths of it; h2 refuses transfer codings.
+    pub(super) fn of(response: Response<RecvStream>) -> Result<(Response<()>, Self), Fault> {
+        let mut lengths = response.headers().get_all(CONTENT_LENGTH).iter();
+        let length = match (lengths.next(), lengths.next()) {
+            (None, _) => None,
+            (Some(only), None) => Some(length(only.as_bytes())?),
+            (Some(_), Some(_)) => return Err(Fault::Framing),
+        };
         let (head, stream) = response.into_parts();
         let left = if stream.is_end_stream() { Some(0) } else { length };
-        (Response::from_parts(head, ()), Self { stream, left })
+        Ok((Response::from_parts(head, ()), Self { stream, left }))
     }
 
     /// The next piece.
