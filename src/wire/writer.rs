@@ -133,3 +133,62 @@ impl MessageWriter {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use super::*;
+
+    /// Takes so many bytes at a time.
+    struct Sips {
+        most: usize,
+        taken: Vec<u8>,
+    }
+
+    impl AsyncWrite for Sips {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let sip = &bytes[..bytes.len().min(self.most)];
+            self.taken.extend_from_slice(sip);
+            Poll::Ready(Ok(sip.len()))
+        }
+
+        fn poll_write_vectored(
+            self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            slices: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            self.poll_write(context, &slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<u8>>())
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn what_is_appended_goes_out_in_order_however_little_is_taken_at_a_time() {
+        let large = "x".repeat(COPIED + 1);
+        let expected = format!("head 5\r\nsmall\r\n{:x}\r\n{large}\r\n0\r\n\r\nnext", large.len());
+        for most in [1, 7, 4096, usize::MAX] {
+            let (mut sips, mut writer) = (Sips { most, taken: Vec::new() }, MessageWriter::default());
+            writer.buffer().extend_from_slice(b"head ");
+            writer.append_chunk("small".into());
+            writer.append_chunk(Bytes::new());
+            assert!(writer.has_room());
+            writer.append_chunk(large.clone().into());
+            assert!(!writer.has_room(), "one piece waits behind the buffer");
+            writer.end_chunks();
+            let context = &mut Context::from_waker(Waker::noop());
+            assert!(matches!(writer.poll_write(&mut sips, context), Poll::Ready(Ok(()))));
+            writer.append("next".into());
+            assert!(matches!(writer.poll_write(&mut sips, context), Poll::Ready(Ok(()))));
+            assert_eq!(String::from_utf8(sips.taken).unwrap(), expected, "{most} at a time");
+            assert_eq!((writer.total(), writer.is_empty()), (expected.len() as u64, true));
+        }
+    }
+}

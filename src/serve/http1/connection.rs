@@ -183,7 +183,12 @@ impl<'a> Connection<'a> {
         if let Poll::Ready(end) = self.poll_gone(context) {
             return Poll::Ready(Err(end));
         }
-        if self.link.writer.is_empty() {
+        self.poll_stalled(context).map(|()| Err(End::Broken))
+    }
+
+    /// Ready when the client has taken nothing for too long. Of what lies encrypted, it is not seen how much is taken.
+    fn poll_stalled(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        if !self.link.is_blocked {
             self.blocked = None;
             return Poll::Pending;
         }
@@ -192,7 +197,8 @@ impl<'a> Connection<'a> {
             Some(blocked) if blocked.0 == total => blocked,
             blocked => blocked.insert((total, Instant::now())),
         };
-        self.clock.poll(since + self.caps.body_idle_timeout, context).map(|()| Err(End::Broken))
+        let limit = if self.link.writer.is_empty() { self.caps.idle_timeout } else { self.caps.body_idle_timeout };
+        self.clock.poll(since + limit, context)
     }
 
     /// After the answer: waits until whoever reads the request's body has had all of it, or has no more use for it.
