@@ -167,9 +167,9 @@ impl<'a> Connection<'a> {
     }
 
     /// Puts together what is to be written.
-    pub(super) fn begin<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+    pub(super) fn begin(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         self.blocked = None;
-        write(self.link.writer.buffer())
+        write(self.link.writer.buffer());
     }
 
     /// Writes the answer, and goes on with the request's body.
