@@ -50,7 +50,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 
 /// One connection. It is closed when it is dropped.
 pub(super) struct Connection {
-    stream: Stream,
+    pub(super) stream: Stream,
     received: BytesMut,
     /// What is received at once; room is made for it where there is less than half of it.
     reading: usize,

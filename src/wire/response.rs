@@ -102,12 +102,12 @@ impl HeadReader {
                 }
                 Some(line) => {
                     let bytes = bytes.split_to(end + 1);
-                    let head = if line.is_final() { Some(self.head(line, &bytes.freeze())?) } else { None };
-                    self.fields.clear();
-                    (self.status, self.line, self.searched) = (None, 0, 0);
-                    if head.is_some() {
-                        return Ok(head);
+                    if line.is_final() {
+                        let head = self.head(line, &bytes.freeze())?;
+                        self.begin_next();
+                        return Ok(Some(head));
                     }
+                    self.begin_next();
                     continue;
                 }
             }
@@ -120,6 +120,12 @@ impl HeadReader {
     /// Whether anything of a response was taken already.
     pub fn has_begun(&self) -> bool {
         self.status.is_some() || self.interim > 0
+    }
+
+    /// The next head begins where this one ends.
+    fn begin_next(&mut self) {
+        self.fields.clear();
+        (self.status, self.line, self.searched) = (None, 0, 0);
     }
 
     /// Where the line feed of the next line is.
