@@ -2,7 +2,7 @@
 
 SHELL := bash
 .DEFAULT_GOAL := help
-.PHONY: help run demo test lint bench bench-instructions bench-limits bench-counts bench-load bench-scale fuzz image static deb sbom
+.PHONY: help run demo test lint bench bench-instructions bench-limits bench-counts bench-load bench-scale release-pgo fuzz image static deb sbom
 
 # Pinned, so that `make lint` fails for what was changed here and for nothing else.
 DENY_VERSION := 0.20.2
@@ -72,6 +72,9 @@ bench-load: ## Measure load beside nginx, HAProxy and Traefik
 
 bench-scale: ## Measure load as there is more of everything
 	ulimit -n $$(ulimit -Hn); cargo bench --locked --profile release --features bench --bench load -- --scale
+
+release-pgo: ## Build target/pgo/cxgate, optimised by what a run under load shows
+	@.ci/release-pgo
 
 # Without a sanitizer, which needs a nightly compiler: there is no unsafe code here for one to watch. What is found anew is
 # kept below target/; copy into fuzz/corpus what is worth replaying.

@@ -82,6 +82,7 @@ use crate::{
     body::RequestBody,
     limiter::{Limiter, key::KeyHasher},
     peer::Peer,
+    wire::byte_set,
 };
 
 /// What a stage gives back: an answer, or why there is none.
@@ -299,19 +300,19 @@ fn host<B>(request: &Request<B>) -> Result<&str, BadRequest> {
     let mut hosts = request.headers().get_all(HOST).iter();
     let (Some(host), None) = (hosts.next(), hosts.next()) else { return Err(BadRequest::HostInvalid) };
     let host = host.to_str().map_err(|_| BadRequest::HostInvalid)?;
-    let (name, port) = match host.rsplit_once(':') {
-        Some((name, port)) if !port.contains(']') => (name, port),
-        _ => (host, ""),
-    };
+    let colon = host.bytes().rposition(|byte| byte == b':').filter(|colon| !host[*colon..].contains(']'));
+    let (name, port) = colon.map_or((host, ""), |colon| (&host[..colon], &host[colon + 1..]));
     let bracketed = name.starts_with('[') && name.ends_with(']');
-    let allowed =
-        |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || (bracketed && b"[]:".contains(&byte));
+    let allowed = |byte: u8| HOST_BYTES[usize::from(byte)] || (bracketed && b"[]:".contains(&byte));
     let contradicted = request.uri().authority().is_some_and(|target| !target.as_str().eq_ignore_ascii_case(host));
     if name.is_empty() || contradicted || !name.bytes().all(allowed) || !port.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(BadRequest::HostInvalid);
     }
     Ok(name)
 }
+
+/// What a name or an address of the fourth version is made of.
+const HOST_BYTES: [bool; 256] = byte_set(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-._~");
 
 #[cfg(test)]
 mod tests {

@@ -24,6 +24,7 @@ use crate::{
     body::{Fault, RequestBody},
     config,
     metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
+    stream::turn,
     tls::TlsSetupError,
 };
 
@@ -210,6 +211,7 @@ impl Upstream {
     ) -> Result<Response<()>, Failure> {
         let watch = UploadWatch::of(request.body());
         lease.begin(request, &self.host, watch.clone())?;
+        turn().await;
         let stopwatch = Stopwatch::start(observer, watch);
         let answered = poll_fn(|context| match lease.poll_response(context) {
             Poll::Ready(answered) => Poll::Ready(Some(answered)),

@@ -62,6 +62,14 @@ impl Process {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.split_whitespace().next()?.parse().ok());
         Usage { cpu: cpu.sum(), resident: resident.unwrap_or(0) * 1024 }
     }
+
+    /// Asks it to end, and waits until it has, so that it writes what it has gathered.
+    pub fn stop(mut self) {
+        let asked = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status();
+        assert!(asked.is_ok_and(|status| status.success()), "it can be asked to end");
+        // It ends by itself: connections that idle, which is what the load leaves, end at once.
+        let _ = self.0.wait();
+    }
 }
 
 impl Drop for Process {

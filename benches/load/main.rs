@@ -4,7 +4,8 @@
 //! turns, and stands beside nginx doing the same work in the same run. The proxy has processor 0 to itself where there
 //! are two; load, upstream and Redis share the other. Arguments, each with a number: `--seconds`, `--repetitions`,
 //! `--connections`, `--rate` (of the open loop). With `--scale` it tells instead how cxgate does as there is more of
-//! everything.
+//! everything. With `--train` it measures nothing, and has cxgate do once what is measured else, for a compiler to learn
+//! from. `BENCH_PROGRAM` names another build of cxgate to do so with.
 
 #![expect(clippy::expect_used, clippy::panic, reason = "a benchmark that cannot be set up has nothing to measure")]
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "its output is what it is for")]
@@ -27,7 +28,7 @@ mod scale;
 mod store;
 
 use generator::Load;
-use programs::{Program, SCENARIOS, Scenario, Work};
+use programs::{Program, Running, SCENARIOS, Scenario, Work};
 use report::{Figures, Sample, Samples};
 use store::Store;
 
@@ -42,6 +43,7 @@ struct Plan {
     connections: usize,
     rate: u32,
     scale: bool,
+    train: bool,
 }
 
 fn main() {
@@ -59,7 +61,9 @@ fn main() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let upstream = upstream().await;
-        if plan.scale {
+        if plan.train {
+            train(plan, upstream).await;
+        } else if plan.scale {
             cluster::print(plan, upstream).await;
             scale::print(plan, upstream).await;
         } else {
@@ -85,6 +89,22 @@ async fn compare(plan: Plan, upstream: SocketAddr) -> Samples {
     Samples(samples)
 }
 
+async fn train(plan: Plan, upstream: SocketAddr) {
+    for program in [Program::Cxgate, Program::CxgateOnRedis] {
+        if let Some(missing) = program.missing() {
+            eprintln!("{}: not trained, {missing} is not installed", program.name());
+            continue;
+        }
+        for scenario in SCENARIOS.into_iter().filter(|scenario| program.takes_part(*scenario)) {
+            eprintln!("{}, {}", program.name(), scenario.name);
+            let folder = tempfile::tempdir().expect("a temporary folder");
+            let running = program.start(Work::of(folder.path(), upstream, scenario)).await;
+            plan.load(&running, scenario).closed().await;
+            running.proxy.stop();
+        }
+    }
+}
+
 // === impl Plan ===
 
 impl Plan {
@@ -99,19 +119,22 @@ impl Plan {
             connections: usize::try_from(number("--connections", 64)).unwrap_or(64),
             rate: number("--rate", 2_000),
             scale: arguments.iter().any(|argument| argument == "--scale"),
+            train: arguments.iter().any(|argument| argument == "--train"),
         }
+    }
+
+    fn load(self, running: &Running, Scenario { clients, .. }: Scenario) -> Load {
+        let address = SocketAddr::from(([127, 0, 0, 1], running.port));
+        let Self { connections, duration, .. } = self;
+        Load { address, connections, at_once: connections, clients, duration }
     }
 
     /// A fresh start of everything: once as fast as it goes, once at a steady rate.
     #[expect(clippy::cast_precision_loss, reason = "figures to look at")]
     async fn measure(self, program: Program, scenario: Scenario, upstream: SocketAddr) -> Sample {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let Scenario { clients, limit, .. } = scenario;
-        let work = Work { folder: folder.path(), upstream: upstream.port(), limit, limits: 1 };
-        let running = program.start(work).await;
-        let address = SocketAddr::from(([127, 0, 0, 1], running.port));
-        let Self { connections, duration, .. } = self;
-        let load = Load { address, connections, at_once: connections, clients, duration };
+        let running = program.start(Work::of(folder.path(), upstream, scenario)).await;
+        let (load, duration) = (self.load(&running, scenario), self.duration);
         Load { duration: duration / 3, ..load }.closed().await;
         let calls = || running.store.as_ref().map_or(0, Store::calls);
         let ((proxy, redis), called) = (running.usage(), calls());

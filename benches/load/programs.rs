@@ -1,6 +1,6 @@
 //! What is measured: cxgate, and what is installed of its peers, each doing the same work with one processor.
 
-use std::{env, fs, path::Path};
+use std::{env, fs, net::SocketAddr, path::Path};
 
 use super::{
     bare,
@@ -55,6 +55,13 @@ pub struct Running {
     pub port: u16,
     pub proxy: Process,
     pub store: Option<Store>,
+}
+
+impl<'a> Work<'a> {
+    /// What a scenario asks for.
+    pub fn of(folder: &'a Path, upstream: SocketAddr, scenario: Scenario) -> Self {
+        Self { folder, upstream: upstream.port(), limit: scenario.limit, limits: 1 }
+    }
 }
 
 impl Running {
@@ -133,7 +140,7 @@ impl Program {
             ),
             Self::Bare | Self::BareOnRedis => (String::new(), bare(port, work, redis)),
             Self::Cxgate | Self::CxgateOnRedis => {
-                (cxgate(port, work, stores), vec![CXGATE.into(), "run".into(), "--config".into(), file.clone()])
+                (cxgate(port, work, stores), vec![program_under_test(), "run".into(), "--config".into(), file.clone()])
             }
         };
         fs::write(&file, text).expect("a file can be written");
@@ -141,7 +148,10 @@ impl Program {
     }
 }
 
-const CXGATE: &str = env!("CARGO_BIN_EXE_cxgate");
+/// cxgate as it was built with this benchmark, unless another build is named.
+fn program_under_test() -> String {
+    env::var("BENCH_PROGRAM").unwrap_or_else(|_| env!("CARGO_BIN_EXE_cxgate").to_owned())
+}
 
 fn bare(port: u16, Work { upstream, limit, .. }: Work<'_>, redis: Option<u16>) -> Vec<String> {
     let program = env::current_exe().expect("this program").to_string_lossy().into_owned();

@@ -6,7 +6,6 @@
 
 use std::net::IpAddr;
 
-use arrayvec::ArrayVec;
 use hyper::{
     HeaderMap, Version,
     header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, UPGRADE, VIA},
@@ -27,14 +26,17 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 /// Proves a whitelist claim; for cxgate alone, never forwarded.
 pub const X_CLIENT_SECRET: HeaderName = HeaderName::from_static("x-client-secret");
 
-/// Fields that are meant for one connection only, whatever `Connection` says (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: usize = 8;
+/// `Connection`, and the fields that are meant for one connection only, whatever it says (RFC 9110, section 7.6.1).
+const HOP_BY_HOP: [&str; 8] =
+    ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
 
 /// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     // Most messages hold one of them or none: to go through the names once costs far less than to look for each.
-    let held: ArrayVec<HeaderName, HOP_BY_HOP> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
-    if held.contains(&CONNECTION) {
+    let place = |name: &HeaderName| HOP_BY_HOP.iter().position(|hop_by_hop| *hop_by_hop == name.as_str());
+    let held = headers.keys().filter_map(place).fold(0_u8, |held, place| held | 1 << place);
+    let holds = |place: usize| held >> place & 1 > 0;
+    if holds(0) {
         // The usual two name no field that could be there still.
         let usual = |option: &&str| ["close", "keep-alive"].iter().any(|usual| option.eq_ignore_ascii_case(usual));
         let options = connection_options(headers).filter(|option| !usual(option));
@@ -43,23 +45,9 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
             headers.remove(name);
         }
     }
-    for name in held {
-        headers.remove(name);
+    for (_, name) in HOP_BY_HOP.iter().enumerate().filter(|(place, _)| holds(*place)) {
+        headers.remove(*name);
     }
-}
-
-fn is_hop_by_hop(name: &HeaderName) -> bool {
-    matches!(
-        name.as_str(),
-        "connection"
-            | "keep-alive"
-            | "proxy-connection"
-            | "proxy-authorization"
-            | "te"
-            | "trailer"
-            | "transfer-encoding"
-            | "upgrade"
-    )
 }
 
 /// The protocol a request wants to switch to (RFC 9110, section 7.8): `Upgrade`, where `Connection` names it.

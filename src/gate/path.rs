@@ -7,6 +7,8 @@
 
 use std::borrow::Cow;
 
+use crate::wire::byte_set;
+
 /// Servers disagree about what this path means.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ambiguous;
@@ -18,25 +20,27 @@ pub fn canonical(path: &str) -> Result<Cow<'_, str>, Ambiguous> {
         return Ok(Cow::Borrowed("/"));
     }
     let body = body.strip_suffix('/').unwrap_or(body);
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_.~/:@!$&'()*+,=".contains(&byte);
-    if body.bytes().all(plain) {
-        let trimmed = &path[..=body.len()];
-        return if body.split('/').all(is_clear) { Ok(Cow::Borrowed(trimmed)) } else { Err(Ambiguous) };
+    if body.bytes().all(|byte| PLAIN[usize::from(byte)]) {
+        let are_clear = body.as_bytes().split(|byte| *byte == b'/').all(is_clear);
+        return if are_clear { Ok(Cow::Borrowed(&path[..=body.len()])) } else { Err(Ambiguous) };
     }
     let mut canonical = String::with_capacity(path.len());
     for segment in body.split('/') {
         canonical.push('/');
         let start = canonical.len();
         decode(segment.split(';').next().unwrap_or_default(), &mut canonical)?;
-        if !is_clear(&canonical[start..]) {
+        if !is_clear(&canonical.as_bytes()[start..]) {
             return Err(Ambiguous);
         }
     }
     Ok(Cow::Owned(canonical))
 }
 
-fn is_clear(segment: &str) -> bool {
-    !matches!(segment, "" | "." | "..")
+/// What stands for itself in every spelling.
+const PLAIN: [bool; 256] = byte_set(b"abcdefghijklmnopqrstuvwxyz0123456789-_.~/:@!$&'()*+,=");
+
+fn is_clear(segment: &[u8]) -> bool {
+    !matches!(segment, b"" | b"." | b"..")
 }
 
 /// Appends a segment with its percent-encoding undone and its ASCII case folded. Bytes beyond ASCII stay encoded.

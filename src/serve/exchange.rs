@@ -24,7 +24,7 @@ use super::{
     progress::{Exchange, Progress},
     refusal,
 };
-use crate::{body::RequestBody, code::Code, metrics::CodeLabels, peer::Peer, shutdown::Shutdown};
+use crate::{body::RequestBody, code::Code, metrics::CodeLabels, peer::Peer, shutdown::Shutdown, stream::turn};
 
 /// What the exchanges of all connections share.
 pub(super) struct Exchanges<H> {
@@ -75,6 +75,7 @@ impl<H: Handler> Exchanges<H> {
             let connect = request.method() == Method::CONNECT;
             let ends = connect || request.method() == Method::TRACE;
             let mut response = self.respond(peer, request, exchange).await;
+            turn().await;
             let status = response.status();
             if status == StatusCode::SWITCHING_PROTOCOLS || connect && status.is_success() {
                 response.body().watch.upgrade();

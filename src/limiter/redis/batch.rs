@@ -1,7 +1,7 @@
 //! Natural batching: decisions that have to wait anyway share the next call. No I/O.
 //!
-//! Promised: with no call in flight, a decision is sent at once and alone, so nobody waits for company. While one is in
-//! flight, those that come gather, and go together as soon as it is answered or given up; each is still all or nothing for
+//! Promised: with no call in flight, a decision is sent at once, together with those who ask in the same moment, so nobody waits
+//! for company. While one is in flight, those that come gather, and go together as soon as it is answered or given up; each is still all or nothing for
 //! itself, and they are made in the order in which they came. What nobody waits for any more is not sent. One call is no
 //! larger than [`CHARGES_MAX`] charges.
 //! Not promised: a bound on how many gather: that is the session's. Nor more than one full call a round trip and group of keys:
@@ -51,6 +51,15 @@ impl Gathering {
     /// Has a decision wait for the next call.
     pub(super) fn add(&mut self, waiting: Waiting) {
         self.waiting.push_back(waiting);
+    }
+
+    /// Has the one who may make a call wait in front of those who came behind it; false where nobody did.
+    pub(super) fn lead(&mut self, first: impl FnOnce() -> Waiting) -> bool {
+        let is_followed = !self.waiting.is_empty();
+        if is_followed {
+            self.waiting.push_front(first());
+        }
+        is_followed
     }
 
     /// The call in flight is over: what the next is to ask, which is then in flight; or nothing is.
@@ -139,6 +148,16 @@ mod tests {
         assert!(!gathering.begin(), "the second call is in flight");
         assert!(gathering.next().is_none());
         assert!(gathering.begin(), "nothing is in flight, and nobody waits");
+    }
+
+    #[test]
+    fn who_may_make_a_call_goes_first_among_those_who_came_behind() {
+        let mut gathering = Gathering::default();
+        assert!(gathering.begin() && !gathering.lead(|| unreachable!("nobody came")));
+        let _callers = [2, 3].map(|charges| add(&mut gathering, charges));
+        let (first, _caller) = waiting(1);
+        assert!(gathering.lead(|| first));
+        assert_eq!(sizes(gathering.next()), [1, 2, 3]);
     }
 
     #[test]

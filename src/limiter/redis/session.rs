@@ -6,7 +6,7 @@
 //! Not promised: that a call without an answer did not charge. It may have, so it is never repeated.
 
 use std::sync::{
-    Arc, Mutex, OnceLock, PoisonError,
+    Arc, Mutex, MutexGuard, OnceLock, PoisonError,
     atomic::{AtomicU32, Ordering},
 };
 
@@ -26,7 +26,7 @@ use super::{
     script::{Decision, KeySpace, Script},
     slots::{GROUPS, Redirect},
 };
-use crate::{config::Address, limiter::StoreError};
+use crate::{config::Address, limiter::StoreError, stream::turn};
 
 /// Calls that may await their answers. It bounds what a slow Redis can pile up here: callers beyond it are refused at once.
 /// Those whose callers went away are bounded by what the socket takes.
@@ -170,32 +170,50 @@ impl Session {
         if asking {
             return self.send(Script::Charge, &alone(), asking).await;
         }
-        let Some(answer) = self.gather(group, decision, call.until) else {
+        let waiting = |caller| Waiting { decision: decision.clone(), caller, until: call.until };
+        let answer = if let Some(answer) = self.gather(group, waiting) {
+            answer
+        } else {
             let _flight = Flight { session: self, group, keys };
-            return self.send(Script::Charge, &alone(), asking).await;
+            // Those who ask in the same moment share the call.
+            turn().await;
+            let Some(answer) = self.lead(group, waiting) else {
+                return self.send(Script::Charge, &alone(), asking).await;
+            };
+            answer
         };
         // Without an answer it was given up, or the connection is lost.
         answer.await.map_err(|_| if self.is_open() { StoreError::Deadline } else { StoreError::Unreachable })
     }
 
     /// Has a decision wait for the call in flight; `None` where there is none, and now this one is.
-    fn gather(&self, group: u8, decision: &Decision, until: Instant) -> Option<oneshot::Receiver<Value>> {
-        let mut gathering = self.gathering(group).lock().unwrap_or_else(PoisonError::into_inner);
+    fn gather(
+        &self,
+        group: u8,
+        waiting: impl FnOnce(oneshot::Sender<Value>) -> Waiting,
+    ) -> Option<oneshot::Receiver<Value>> {
+        let mut gathering = self.gathering(group);
         if gathering.begin() {
             return None;
         }
         let (caller, answer) = oneshot::channel();
-        gathering.add(Waiting { decision: decision.clone(), caller, until });
+        gathering.add(waiting(caller));
         Some(answer)
+    }
+
+    /// Has the decision that a call is for wait with those who came meanwhile; `None` where nobody did.
+    fn lead(&self, group: u8, waiting: impl FnOnce(oneshot::Sender<Value>) -> Waiting) -> Option<oneshot::Receiver<Value>> {
+        let (caller, answer) = oneshot::channel();
+        self.gathering(group).lead(|| waiting(caller)).then_some(answer)
     }
 
     /// What the next call about keys of a group is to ask, now that the last is over.
     fn next(&self, group: u8) -> Option<Batch> {
-        self.gathering(group).lock().unwrap_or_else(PoisonError::into_inner).next()
+        self.gathering(group).next()
     }
 
-    fn gathering(&self, group: u8) -> &Mutex<Gathering> {
-        &self.gatherings[usize::from(group)]
+    fn gathering(&self, group: u8) -> MutexGuard<'_, Gathering> {
+        self.gatherings[usize::from(group)].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Sends what gathered, call by call, until nobody waits.
