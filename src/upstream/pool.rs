@@ -118,13 +118,12 @@ impl Pool {
     pub(super) async fn fresh(self: &Arc<Self>, switches: bool) -> Result<Lease, UpstreamError> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(deadline).await?;
-        match self.shared.as_ref().filter(|shared| !switches && !shared.is_declined()) {
-            Some(shared) => Box::pin(self.share(shared, permit, deadline)).await,
-            None => {
-                drop(self.resting().connections.pop_front());
-                self.connect(permit, !switches, deadline).await
-            }
+        let shared = self.shared.as_ref().filter(|shared| !switches && !shared.is_declined());
+        if let Some(shared) = shared {
+            return Box::pin(self.share(shared, permit, deadline)).await;
         }
+        drop(self.resting().connections.pop_front());
+        self.connect(permit, !switches, deadline).await
     }
 
     /// A stream of a connection that there is, or else of a new one.

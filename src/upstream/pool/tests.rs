@@ -108,7 +108,7 @@ proptest! {
         let runtime = Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         // While this waits, the clock does not turn by itself. Should a step hang, it turns in the end, and the step fails.
         let (_still, ended) = mpsc::channel::<()>();
-        runtime.spawn_blocking(move || ended.recv_timeout(Duration::from_secs(60)));
+        runtime.spawn_blocking(move || ended.recv_timeout(Duration::from_mins(1)));
         runtime.block_on(async {
             let mut modelled = Modelled::start().await;
             for step in steps {
@@ -121,7 +121,7 @@ proptest! {
 }
 
 async fn soon<F: Future>(future: F) -> F::Output {
-    timeout(Duration::from_secs(3600), future).await.expect("it happens")
+    timeout(Duration::from_hours(1), future).await.expect("it happens")
 }
 
 /// One of them, if there are any.
@@ -132,7 +132,7 @@ fn chosen(which: usize, among: usize) -> Option<usize> {
 // === impl Server ===
 
 impl Server {
-    async fn listen(listener: TcpListener) -> Self {
+    fn listen(listener: TcpListener) -> Self {
         let ((hears, heard), (accepts, accepted)) = (unbounded_channel(), unbounded_channel());
         tokio::spawn(async move {
             for number in 0.. {
@@ -186,7 +186,7 @@ impl Modelled {
             client_certificate: None,
         };
         let pool = Arc::new(Pool::new(Connector::new(&config).unwrap(), &config, Gauge::default()));
-        let server = Server::listen(listener).await;
+        let server = Server::listen(listener);
         Self { pool, server, requests: 0, leased: Vec::new(), tunnels: Vec::new(), resting: Vec::new() }
     }
 
