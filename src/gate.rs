@@ -196,7 +196,7 @@ impl Gate {
                 }
                 let notes = Notes::of(entry.as_deref(), trace);
                 let outcome = match inner.admit(peer, request, request_id, received, found, notes) {
-                    Ok(call) => inner.stack.call(call).await,
+                    Ok(mut call) => inner.stack.call(&mut call).await,
                     Err(reason) => Err(reason.into()),
                 };
                 (Some(route), outcome)
@@ -253,11 +253,11 @@ impl Inner {
         received: Instant,
         Found { route, captures, rewritten }: Found,
         notes: Notes,
-    ) -> Result<Box<Call>, BadRequest> {
+    ) -> Result<Call, BadRequest> {
         let client = self.identification.client(&peer, &request)?;
         notes.client(&client);
         let (exempt, socket, observers) = (false, None, Observers::default());
-        Ok(Box::new(Call {
+        Ok(Call {
             request,
             client,
             peer,
@@ -270,7 +270,7 @@ impl Inner {
             observers,
             socket,
             notes,
-        }))
+        })
     }
 
     /// The answer that an outcome becomes, readable by the page that asked where it may be.

@@ -342,9 +342,16 @@ impl Notes {
         self.note(|findings| findings.passed.store(true, Ordering::Relaxed));
     }
 
-    /// The upstream took so long for the head of its answer, or failed after that.
-    pub fn upstream(&self, sent: Instant) {
-        self.note(|findings| _ = findings.upstream.set(sent.elapsed()));
+    /// The time, where it is recorded how long the upstream takes.
+    pub fn begin(&self) -> Option<Instant> {
+        self.findings.as_ref().map(|_| Instant::now())
+    }
+
+    /// Since then, the upstream took that long for the head of its answer, or failed after it.
+    pub fn upstream(&self, sent: Option<Instant>) {
+        if let Some(sent) = sent {
+            self.note(|findings| _ = findings.upstream.set(sent.elapsed()));
+        }
     }
 
     /// Notes the moment, which only spans tell.

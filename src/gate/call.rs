@@ -27,8 +27,8 @@ use crate::{
     peer::Peer,
 };
 
-/// A request on its way through the stages. It is handed from stage to stage in a box: each stage's future would otherwise
-/// hold a copy of all of it, and moving those costs far more than one allocation.
+/// A request on its way through the stages. It stays where it is, and each stage is lent it: to move it from stage to stage would
+/// cost far more.
 pub struct Call {
     /// As it came, but for what [`forward`](super::forward) changes.
     pub request: Request<RequestBody>,

@@ -7,7 +7,6 @@
 use std::sync::Arc;
 
 use hyper::{Request, StatusCode, Uri, Version, header::HeaderName, http::uri::PathAndQuery, upgrade::OnUpgrade};
-use tokio::time::Instant;
 use tracing::warn;
 
 use super::{
@@ -40,16 +39,16 @@ pub struct Forward {
 }
 
 impl Next for Forward {
-    async fn call(&self, call: Box<Call>) -> Outcome {
-        let Call { mut request, client, peer, route, request_id, rewritten, received, socket, observers, notes, .. } = *call;
+    async fn call(&self, call: &mut Call) -> Outcome {
+        let Call { request, client, peer, route, request_id, rewritten, received, socket, observers, notes, .. } = call;
         let version = request.version();
         let protocol = headers::upgrade_wanted(request.headers());
-        let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut request));
+        let client_side = protocol.is_some().then(|| hyper::upgrade::on(&mut *request));
 
-        if let Some(target) = rewritten {
+        if let Some(target) = rewritten.take() {
             *request.uri_mut() = target;
         }
-        self.prepare(&mut request, version);
+        self.prepare(request, version);
         let fields = request.headers_mut();
         headers::set_forwarding(fields, client.peer, peer.secure, client.through_trusted_proxy);
         fields.insert(X_REQUEST_ID, request_id.to_header());
@@ -58,18 +57,18 @@ impl Next for Forward {
             headers::set_upgrade(fields, protocol);
         }
 
-        let clock = route.server_timing.then(|| ServerTiming::decided(received));
+        let clock = route.server_timing.then(|| ServerTiming::decided(*received));
         notes.passed();
-        let begun = Instant::now();
-        let sent = if cors::preflighted(&request).is_some() {
-            route.upstream.send_preflight(&mut request).await
+        let begun = notes.begin();
+        let sent = if cors::preflighted(request).is_some() {
+            route.upstream.send_preflight(request).await
         } else {
-            route.upstream.send(&mut request, observers.any()).await
+            route.upstream.send(request, observers.any()).await
         };
         notes.upstream(begun);
         match sent {
             Ok(answer) if answer.status() == StatusCode::SWITCHING_PROTOCOLS => {
-                self.switch_protocols(answer, client_side, socket)
+                self.switch_protocols(answer, client_side, socket.take())
             }
             Ok(answer) => {
                 let mut response = answer.map(ResponseBody::upstream);

@@ -30,7 +30,7 @@ pub struct Preflights {
 // === impl Preflights ===
 
 impl Stage for Preflights {
-    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: &mut Call, next: &impl Next) -> Outcome {
         let headers = call.request.headers();
         let Some(method) = preflighted(&call.request) else { return next.call(call).await };
         call.notes.preflight();
@@ -41,7 +41,7 @@ impl Stage for Preflights {
         }
         if !call.route.limits.is_empty() {
             if !call.route.is_shadow() {
-                self.hold(&call).await?;
+                self.hold(call).await?;
             }
             call.exempt = true;
         }

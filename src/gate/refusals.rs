@@ -20,23 +20,24 @@ pub struct Refusals(pub ViolationLog);
 // === impl Refusals ===
 
 impl Stage for Refusals {
-    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: &mut Call, next: &impl Next) -> Outcome {
         let Self(log) = self;
-        let seen = call.seen();
+        let asked = call.request.uri().clone();
         let outcome = next.call(call).await;
+        let seen = || Seen { uri: asked, ..call.seen() };
         match &outcome {
             Err(Rejection::Limited(limited)) => {
-                log.refused(&seen, &limited.limit, Some(limited.retry_after), limited.remaining());
+                log.refused(&seen(), &limited.limit, Some(limited.retry_after), limited.remaining());
             }
             Err(Rejection::TooManySockets) => {
-                log.refused(&seen, &log.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs()), None);
+                log.refused(&seen(), &log.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs()), None);
             }
             Err(Rejection::TooManyInFlight) => {
-                log.refused(&seen, &log.in_flight_name, Some(in_flight::RETRY_AFTER_SECONDS), None);
+                log.refused(&seen(), &log.in_flight_name, Some(in_flight::RETRY_AFTER_SECONDS), None);
             }
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                log.refused_upstream(&seen, retry_after);
+                log.refused_upstream(&seen(), retry_after);
             }
             _ => {}
         }

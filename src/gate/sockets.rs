@@ -25,10 +25,10 @@ pub struct Sockets(pub Arc<websocket::Shared>);
 // === impl Sockets ===
 
 impl Stage for Sockets {
-    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: &mut Call, next: &impl Next) -> Outcome {
         if let Some(policy) = call.route.websocket.clone() {
             if handshake::is_asked_for(&call.request) {
-                call.socket = Some(Box::new(self.open(policy, &call).await?));
+                call.socket = Some(Box::new(self.open(policy, call).await?));
             } else {
                 // A server may ignore the wish to switch (RFC 9110, section 7.8); other protocols have no gate.
                 call.request.headers_mut().remove(UPGRADE);

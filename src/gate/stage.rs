@@ -1,5 +1,5 @@
 //! The glue that lets `tower::ServiceBuilder` list the stages of the gate top to bottom, in the order in which a request
-//! meets them, with nothing boxed and nothing polled by hand.
+//! meets them, with nothing boxed and nothing polled by hand. They share one call, which stays where it is.
 
 use std::future::Future;
 
@@ -10,13 +10,13 @@ use super::{Outcome, call::Call};
 /// What comes after a stage: the rest of the stack.
 pub trait Next: Send + Sync {
     /// Passes the call on.
-    fn call(&self, call: Box<Call>) -> impl Future<Output = Outcome> + Send;
+    fn call(&self, call: &mut Call) -> impl Future<Output = Outcome> + Send;
 }
 
 /// One step of the gate. It may answer itself, or pass the call to `next` and change what comes back.
 pub trait Stage: Send + Sync {
     /// Handles one call.
-    fn handle(&self, call: Box<Call>, next: &impl Next) -> impl Future<Output = Outcome> + Send;
+    fn handle(&self, call: &mut Call, next: &impl Next) -> impl Future<Output = Outcome> + Send;
 }
 
 /// A stage and what comes after it.
@@ -34,7 +34,7 @@ pub fn stage<S: Stage + Clone>(stage: S) -> StageLayer<S> {
 }
 
 impl<S: Stage, N: Next> Next for Then<S, N> {
-    async fn call(&self, call: Box<Call>) -> Outcome {
+    async fn call(&self, call: &mut Call) -> Outcome {
         self.stage.handle(call, &self.next).await
     }
 }

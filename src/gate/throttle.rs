@@ -55,14 +55,14 @@ pub(super) fn waiter(call: &Call, hasher: &KeyHasher) -> Key {
 }
 
 impl Stage for Throttle {
-    async fn handle(&self, call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: &mut Call, next: &impl Next) -> Outcome {
         let route = Arc::clone(&call.route);
         call.notes.asks();
         let wait = route.pacing.as_ref().map_or(Duration::ZERO, |policy| policy.configured.wait);
         let until = call.received + wait;
         let place = match route.places.as_ref().filter(|_| !call.exempt) {
             // In a box, for the sake of requests that never wait.
-            Some(places) => Some(Box::pin(places.enter(waiter(&call, &self.hasher), route.pacing.as_ref(), until)).await?),
+            Some(places) => Some(Box::pin(places.enter(waiter(call, &self.hasher), route.pacing.as_ref(), until)).await?),
             None => None,
         };
         let mut response = self.charge(&route, call, until, next).await?;
@@ -75,12 +75,12 @@ impl Stage for Throttle {
 
 impl Throttle {
     /// Passes on what the limits admit, no later than `until`.
-    async fn charge(&self, route: &Arc<Route>, mut call: Box<Call>, until: Instant, next: &impl Next) -> Outcome {
+    async fn charge(&self, route: &Arc<Route>, call: &mut Call, until: Instant, next: &impl Next) -> Outcome {
         let tenants = match call.tenants(&self.hasher, &self.limiter) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
             tenants => tenants?,
         };
-        let question = match Question::of(route, &tenants, &call, &self.hasher) {
+        let question = match Question::of(route, &tenants, call, &self.hasher) {
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
             question => question?,
         };
@@ -88,7 +88,7 @@ impl Throttle {
         if question.charges().is_empty() {
             return next.call(call).await;
         }
-        let (receipt, standings) = self.decide(&question, &call, until).await?;
+        let (receipt, standings) = self.decide(&question, call, until).await?;
         let outcome = next.call(call).await;
         let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
         let limited_upstream = outcome.as_ref().ok().filter(|_| status == StatusCode::TOO_MANY_REQUESTS);
@@ -156,7 +156,7 @@ impl Throttle {
     }
 
     /// Passes a call on that no limit can decide about, and tells that it would have been refused.
-    async fn pass_unasked(&self, call: Box<Call>, reason: BadRequest, next: &impl Next) -> Outcome {
+    async fn pass_unasked(&self, call: &mut Call, reason: BadRequest, next: &impl Next) -> Outcome {
         would_refuse(&self.violations, &call.seen(), &reason.into());
         next.call(call).await
     }

@@ -30,10 +30,10 @@ pub struct Whitelist {
 }
 
 impl Stage for Whitelist {
-    async fn handle(&self, mut call: Box<Call>, next: &impl Next) -> Outcome {
+    async fn handle(&self, call: &mut Call, next: &impl Next) -> Outcome {
         let secret = call.request.headers_mut().remove(X_CLIENT_SECRET);
         let secret = secret.as_ref().map(HeaderValue::as_bytes);
-        if self.exempts(&call, secret).is_some() {
+        if self.exempts(call, secret).is_some() {
             call.exempt = true;
             call.notes.whitelisted();
             call.route.counters.whitelisted.inc();

@@ -27,7 +27,7 @@ use crate::support::{
 
 const PATH: &str = "/api/v2/engage/webchat";
 const THRESHOLD: Duration = Duration::from_millis(40);
-const WINDOW: Duration = Duration::from_secs(2);
+const WINDOW: Duration = Duration::from_secs(5);
 
 /// What a busy machine may add.
 const SLACK: Duration = Duration::from_secs(4);
