@@ -179,7 +179,7 @@ impl Upstream {
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let switches = request.headers().contains_key(UPGRADE);
-        // Before a connection is found silent, so that nothing comes between that and the request.
+        // Before a connection is found silent, so that nothing comes between that and the request, and the runtime can listen.
         turn().await;
         let mut lease = self.pool.lease(switches).await?;
         let spare = Spare::of(request, &lease);
