@@ -177,6 +177,8 @@ impl Upstream {
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let switches = request.headers().contains_key(UPGRADE);
+        // Before a connection is found silent, so that nothing comes between that and the request, and the runtime can listen.
+        turn().await;
         let mut lease = self.pool.lease(switches).await?;
         let spare = Spare::of(request, &lease);
         let fault = request.body().fault_handle();
@@ -209,7 +211,6 @@ impl Upstream {
     ) -> Result<Response<()>, Failure> {
         let watch = UploadWatch::of(request.body());
         lease.begin(request, &self.host, watch.clone())?;
-        turn().await;
         let stopwatch = Stopwatch::start(observer, watch);
         let answered = poll_fn(|context| match lease.poll_response(context) {
             Poll::Ready(answered) => Poll::Ready(Some(answered)),

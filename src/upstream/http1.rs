@@ -1,9 +1,10 @@
 //! A connection of HTTP/1.1 to an upstream: requests go out and responses come in, one after the other (RFC 9112).
 //!
 //! Whoever has an exchange on it moves its bytes, so that nothing is handed from one task to another: the request goes on while
-//! its response is awaited and read. Promised: what is read is read strictly, by [`wire`](crate::wire), and once; nothing
-//! that came before its request was written passes for its answer; a body that breaks off is an error. A connection serves
-//! another request only after a response whose end is known, with all of the request sent and nothing else received.
+//! its response is awaited and read. Promised: what is read is read strictly, by [`wire`](crate::wire), and once; nothing that
+//! [`quiet`](super::quiet) finds before its request is written passes for its answer; a body that breaks off is an error. A
+//! connection serves another request only after a response whose end is known, with all of the request sent and nothing else
+//! received.
 //! Not promised: more than one request at a time.
 
 use std::{
@@ -45,7 +46,7 @@ const SETTLING: Duration = Duration::from_millis(100);
 
 /// One connection. It is closed when it is dropped.
 pub(super) struct Connection {
-    stream: Stream,
+    pub(super) stream: Stream,
     received: Received,
     heads: HeadReader,
     /// Of the request, which decides whether its answer has a body.

@@ -23,11 +23,7 @@ use h2::{
     client::{self, ResponseFuture, SendRequest},
 };
 use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    HeaderMap, Method, Request, Response, Uri, Version,
-    header::{CONNECTION, CONTENT_LENGTH, HOST, HeaderName, HeaderValue, TE, TRANSFER_ENCODING, UPGRADE},
-    http::uri::{Authority, PathAndQuery, Scheme},
-};
+use hyper::{Request, Response};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit},
     time::{Instant, sleep, sleep_until, timeout, timeout_at},
@@ -43,8 +39,10 @@ use super::{
 };
 use crate::{body::RequestBody, config, stream, wire::Fault};
 
+mod origin;
 mod streamed;
 
+use origin::Origin;
 use streamed::Streamed;
 
 /// Streams of one connection at once. More connections spread a heavy load over the upstream's workers.
@@ -59,16 +57,6 @@ const BUFFER_BYTES: usize = 64 * 1024;
 /// What all of them may: so much that no stream lacks room because others are not read.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
 
-/// Meant for one connection of HTTP/1 only (RFC 9113, section 8.2.2), or said by `:authority`.
-const NOT_HTTP2: [HeaderName; 6] = [
-    CONNECTION,
-    HOST,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
-
 /// The connections of HTTP/2 to one upstream.
 pub(super) struct Multiplexed {
     origin: Arc<Origin>,
@@ -81,12 +69,6 @@ pub(super) struct Multiplexed {
     turn: Semaphore,
     /// Whether the upstream chose HTTP/1.1 when it was last asked.
     declined: AtomicBool,
-}
-
-/// What requests are for.
-struct Origin {
-    scheme: Scheme,
-    authority: Option<Authority>,
 }
 
 struct Connection {
@@ -129,10 +111,8 @@ enum Answer {
 
 impl Multiplexed {
     pub(super) fn new(config: &config::Upstream) -> Self {
-        let scheme = if config.url.tls { Scheme::HTTPS } else { Scheme::HTTP };
-        let authority = Authority::try_from(config.url.authority()).ok();
         Self {
-            origin: Arc::new(Origin { scheme, authority }),
+            origin: Arc::new(Origin::new(&config.url)),
             idle_timeout: config.idle_timeout,
             patience: config.response_timeout / 3,
             connections: Mutex::default(),
@@ -359,42 +339,6 @@ impl Drop for Stream {
         let mut streams = self.connection.usage.streams();
         streams.open -= 1;
         streams.unused_since = Instant::now();
-    }
-}
-
-// === impl Origin ===
-
-impl Origin {
-    /// A request's head the way HTTP/2 has it (RFC 9113, section 8.3.1).
-    fn addressed(&self, original: &Request<RequestBody>, body: &Upload) -> Request<()> {
-        let path = original.uri().path_and_query().cloned();
-        let mut parts = hyper::http::uri::Parts::default();
-        parts.scheme = Some(self.scheme.clone());
-        parts.authority.clone_from(&self.authority);
-        parts.path_and_query = Some(path.unwrap_or_else(|| PathAndQuery::from_static("/")));
-        let mut request = Request::new(());
-        *request.method_mut() = original.method().clone();
-        // All three are there, so that this cannot fail; without an authority no upstream could be set up.
-        *request.uri_mut() = Uri::from_parts(parts).unwrap_or_default();
-        *request.version_mut() = Version::HTTP_2;
-        *request.headers_mut() = original.headers().clone();
-        let announces = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
-        let length = body.size_hint().exact();
-        let headers = request.headers_mut();
-        for name in NOT_HTTP2 {
-            headers.remove(name);
-        }
-        // Trailers pass to whoever takes them.
-        headers.insert(TE, HeaderValue::from_static("trailers"));
-        set_length(headers, length.filter(|length| announces || *length > 0));
-        request
-    }
-}
-
-fn set_length(headers: &mut HeaderMap, length: Option<u64>) {
-    match length {
-        Some(length) => drop(headers.insert(CONTENT_LENGTH, length.into())),
-        None => drop(headers.remove(CONTENT_LENGTH)),
     }
 }
 

@@ -1,8 +1,9 @@
 //! The connections to one upstream: kept after use, bounded in number, closed when unused for too long.
 //!
 //! A permit belongs to every exchange, and with it to every connection of HTTP/1 in use. Resting ones need none: a new
-//! connection is made only when none rests, so that in use and at rest together never exceed the permits. Exchanges of
-//! HTTP/2 share connections, see [`multiplexed`](super::multiplexed); those that ask to switch protocols need HTTP/1.1.
+//! connection is made only when none rests, or in place of one, so that in use and at rest together never exceed the
+//! permits. Exchanges of HTTP/2 share connections, see [`multiplexed`](super::multiplexed); those that ask to switch
+//! protocols need HTTP/1.1.
 
 use std::{
     collections::VecDeque,
@@ -31,6 +32,9 @@ use super::{
     upload::UploadWatch,
 };
 use crate::{body::RequestBody, config, stream::Tunnel};
+
+#[cfg(test)]
+mod tests;
 
 /// How often those that rest are looked at: nobody else would notice that their upstream has closed them.
 const LOOK: Duration = Duration::from_secs(1);
@@ -109,14 +113,16 @@ impl Pool {
         Box::pin(self.connect(permit, !switches, deadline)).await
     }
 
-    /// The same, but no connection that rests, because one of them was found dead.
+    /// The same, but no connection that rests, because one of them was found dead. That which rests longest makes room.
     pub(super) async fn fresh(self: &Arc<Self>, switches: bool) -> Result<Lease, UpstreamError> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(deadline).await?;
-        match self.shared.as_ref().filter(|shared| !switches && !shared.is_declined()) {
-            Some(shared) => Box::pin(self.share(shared, permit, deadline)).await,
-            None => self.connect(permit, !switches, deadline).await,
+        let shared = self.shared.as_ref().filter(|shared| !switches && !shared.is_declined());
+        if let Some(shared) = shared {
+            return Box::pin(self.share(shared, permit, deadline)).await;
         }
+        drop(self.resting().connections.pop_front());
+        self.connect(permit, !switches, deadline).await
     }
 
     /// A stream of a connection that there is, or else of a new one.
