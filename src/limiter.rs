@@ -210,7 +210,8 @@ impl Limiter {
             Place::Process(memory) => {
                 memory.reserve(charges, within).await.map(|verdict| Decision::by(Charged::Process, verdict))
             }
-            Place::Redis(fleet) => fleet.reserve(charges, within).await,
+            // In a box, so that a request does not carry the room for a conversation that it does not have.
+            Place::Redis(fleet) => Box::pin(fleet.reserve(charges, within)).await,
         };
         match decided {
             Ok(Decision::Admitted { receipt, standings }) => {
@@ -243,7 +244,7 @@ impl Limiter {
     pub async fn refund(&self, receipt: Receipt, charges: &[Charge<'_>]) {
         let refunded = match &self.place {
             Place::Process(memory) => memory.refund(charges, receipt.at).await,
-            Place::Redis(fleet) => fleet.refund(&receipt, charges).await,
+            Place::Redis(fleet) => Box::pin(fleet.refund(&receipt, charges)).await,
         };
         self.failures.count_if(refunded);
     }

@@ -27,8 +27,8 @@ use crate::{
     peer::Peer,
 };
 
-/// A request on its way through the stages. It stays where it is, and each stage is lent it: to move it from stage to stage would
-/// cost far more.
+/// A request on its way through the stages. It stays where it is, in a box, and each stage is lent it: to move it from stage to
+/// stage would cost far more.
 pub struct Call {
     /// As it came, but for what [`forward`](super::forward) changes.
     pub request: Request<RequestBody>,

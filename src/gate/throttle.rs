@@ -93,7 +93,7 @@ impl Throttle {
         let status = outcome.as_ref().map_or_else(|rejection| rejection.code().status(), Response::status);
         let limited_upstream = outcome.as_ref().ok().filter(|_| status == StatusCode::TOO_MANY_REQUESTS);
         if let Some((response, (cooldown, key))) = limited_upstream.zip(question.cooldown()) {
-            cooldown.begin(key, response.headers(), &self.limiter).await;
+            Box::pin(cooldown.begin(key, response.headers(), &self.limiter)).await;
         }
         let unsent = matches!(outcome, Err(Rejection::CredentialsUnavailable));
         let refunded = unsent || route.refund_on.contains(&status.as_u16());
