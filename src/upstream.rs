@@ -9,7 +9,7 @@
 //!
 //! The way of a request: `delivery` gives it credentials and decides whether it is sent again; `pool` leases a connection
 //! (`http1`) or a stream of one (`multiplexed`), or `connect`s, by `tls` where asked; `spare` keeps what a second try needs,
-//! `upload` watches the body go out, `alarm` bounds the wait, and `response` hands the connection back when the response has ended.
+//! `upload` watches the body go out, and `response` hands the connection back when the response has ended.
 
 use std::{future::poll_fn, sync::Arc, task::Poll, time::Duration};
 
@@ -28,7 +28,6 @@ use crate::{
     tls::TlsSetupError,
 };
 
-mod alarm;
 mod connect;
 mod delivery;
 mod failure;

@@ -15,7 +15,6 @@ use tokio::{
     time::timeout,
 };
 
-mod clock;
 mod connection;
 mod date;
 mod link;

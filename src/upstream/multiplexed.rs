@@ -32,12 +32,11 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{
     UpstreamError,
-    alarm::Alarm,
     failure::{Failure, Fate, ResponseFault},
     open::Open,
     upload::{Upload, UploadWatch, pour},
 };
-use crate::{body::RequestBody, config, stream, wire::Fault};
+use crate::{alarm::Alarm, body::RequestBody, config, stream, wire::Fault};
 
 mod origin;
 mod streamed;

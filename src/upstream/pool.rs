@@ -23,7 +23,6 @@ use tokio::{
 
 use super::{
     UpstreamError,
-    alarm::Alarm,
     connect::{Connected, Connector},
     failure::{Failure, ResponseFault},
     http1,
@@ -31,7 +30,7 @@ use super::{
     open::Open,
     upload::UploadWatch,
 };
-use crate::{body::RequestBody, config, stream::Tunnel};
+use crate::{alarm::Alarm, body::RequestBody, config, stream::Tunnel};
 
 #[cfg(test)]
 mod tests;

@@ -13,13 +13,13 @@ use tokio::time::{Instant, sleep};
 
 use super::{
     End,
-    clock::Clock,
     link::Link,
     refused,
     reply::{Asked, Reply},
     upload::Upload,
 };
 use crate::{
+    alarm::Alarm,
     body::RequestBody,
     code::Code,
     serve::{Caps, LAST_CALL, handler::BoxError, overload::Room},
@@ -49,7 +49,7 @@ pub(super) struct Connection<'a> {
     is_brisk: bool,
     /// How much the client had taken in all when it took no more, and since when it has not.
     blocked: Option<(u64, Instant)>,
-    clock: Clock,
+    alarm: Alarm,
 }
 
 /// What a connection waits for between two exchanges.
@@ -77,7 +77,7 @@ impl<'a> Connection<'a> {
             since,
             is_brisk: false,
             blocked: None,
-            clock: Clock::new(since + caps.header_timeout),
+            alarm: Alarm::default(),
         }
     }
 
@@ -90,7 +90,7 @@ impl<'a> Connection<'a> {
     pub(super) async fn rest(&mut self, room: &Room, shutdown: &Shutdown) -> Option<End> {
         self.link.rest();
         self.heads.rest();
-        let Self { link, clock, caps, since, .. } = self;
+        let Self { link, alarm, caps, since, .. } = self;
         let is_idle = self.awaited == Awaited::Request;
         let due = *since + if is_idle { caps.idle_timeout } else { caps.header_timeout };
         tokio::select! {
@@ -99,7 +99,7 @@ impl<'a> Connection<'a> {
             () = link.stream.readable() => None,
             () = last_call(shutdown, !is_idle) => Some(End::Closed),
             () = room.wanted(), if is_idle => Some(End::Closed),
-            () = poll_fn(|context| clock.poll(due, context)) => {
+            () = poll_fn(|context| alarm.poll(due, context)) => {
                 Some(if is_idle { End::Closed } else { End::Refused(Code::RequestTimeout) })
             }
         }
@@ -198,19 +198,19 @@ impl<'a> Connection<'a> {
             blocked => blocked.insert((total, Instant::now())),
         };
         let limit = if self.link.writer.is_empty() { self.caps.idle_timeout } else { self.caps.body_idle_timeout };
-        self.clock.poll(since + limit, context)
+        self.alarm.poll(since + limit, context)
     }
 
     /// After the answer: waits until whoever reads the request's body has had all of it, or has no more use for it.
     pub(super) async fn pass_body(&mut self) {
-        let Self { upload: Some(upload), link, clock, caps, .. } = self else { return };
+        let Self { upload: Some(upload), link, alarm, caps, .. } = self else { return };
         let due = Instant::now() + caps.idle_timeout;
         poll_fn(|context| match upload.poll(link, context) {
             Poll::Ready(()) => {
                 upload.leave(link, context);
                 Poll::Ready(())
             }
-            Poll::Pending => clock.poll(due, context),
+            Poll::Pending => alarm.poll(due, context),
         })
         .await;
         if upload.is_over() {
@@ -253,10 +253,10 @@ impl<'a> Connection<'a> {
         }
         if self.has_more() {
             let due = self.since + self.caps.header_timeout;
-            return self.clock.poll(due, context).map(|()| Err(End::Refused(Code::RequestTimeout)));
+            return self.alarm.poll(due, context).map(|()| Err(End::Refused(Code::RequestTimeout)));
         }
         if self.is_brisk && self.awaited == Awaited::Request {
-            ready!(self.clock.poll(self.since + SETTLE, context));
+            ready!(self.alarm.poll(self.since + SETTLE, context));
         }
         Poll::Ready(Ok(None))
     }

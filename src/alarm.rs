@@ -10,13 +10,13 @@ use tokio::time::{Instant, Sleep, sleep_until};
 /// One timer of the runtime, for one deadline after the other. It is moved only where it would fire too late; where it fires too
 /// early, which costs less than to move it for each deadline, nobody is told.
 #[derive(Default)]
-pub(super) struct Alarm(Option<Pin<Box<Sleep>>>);
+pub(crate) struct Alarm(Option<Pin<Box<Sleep>>>);
 
 // === impl Alarm ===
 
 impl Alarm {
     /// Ready once `deadline` has passed.
-    pub(super) fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll(&mut self, deadline: Instant, context: &mut Context<'_>) -> Poll<()> {
         let sleep = self.0.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
         if sleep.deadline() > deadline {
             sleep.as_mut().reset(deadline);
