@@ -67,7 +67,7 @@ impl Case {
         if self.clustered {
             Store::unite(&stores).await;
         }
-        let work = Work { folder: folder.path(), upstream: upstream.port(), limit: Some((1_000_000, 1_000_000)), limits: 1 };
+        let work = Work { folder: folder.path(), upstream: upstream.port(), limit: Some((1_000_000, 1e6)), limits: 1 };
         let port = free_port();
         let _proxy = Program::CxgateOnRedis.start_before(work, port, &stores).await;
         let address = SocketAddr::from(([127, 0, 0, 1], port));

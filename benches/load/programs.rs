@@ -15,13 +15,13 @@ pub struct Scenario {
     /// Distinct clients.
     pub clients: u32,
     /// Tokens each of them has and gets a second; none where nothing limits.
-    pub limit: Option<(u32, u32)>,
+    pub limit: Option<(u32, f64)>,
 }
 
 /// All pass; most are refused; nothing limits.
 pub const SCENARIOS: [Scenario; 3] = [
-    Scenario { name: "A", clients: 10_000, limit: Some((1_000_000, 1_000_000)) },
-    Scenario { name: "B", clients: 10, limit: Some((10, 2)) },
+    Scenario { name: "A", clients: 10_000, limit: Some((1_000_000, 1e6)) },
+    Scenario { name: "B", clients: 10, limit: Some((10, 2.0)) },
     Scenario { name: "C", clients: 10_000, limit: None },
 ];
 
@@ -45,7 +45,7 @@ pub struct Work<'a> {
     /// The port of what it forwards to.
     pub upstream: u16,
     /// Tokens each client has and gets a second; none where nothing limits.
-    pub limit: Option<(u32, u32)>,
+    pub limit: Option<(u32, f64)>,
     /// How many limits of that kind there are, of cxgate.
     pub limits: usize,
 }
@@ -212,7 +212,7 @@ fn haproxy(port: u16, Work { upstream, limit, .. }: Work<'_>) -> String {
              \x20 http-request track-sc0 req.hdr(X-Client-Id)\n\
              \x20 http-request deny deny_status 429 if {{ sc0_gpc0_rate ge {} }}\n\
              \x20 http-request sc-inc-gpc0(0)\n",
-            capacity.max(rate.saturating_mul(5))
+            f64::from(capacity).max(rate * 5.0)
         )
     });
     format!(

@@ -38,7 +38,7 @@ const GROWTHS: [&[Case]; 3] = [
 ];
 
 /// What a bucket fills with; slowly, so that none is full again, and forgotten, while it is measured.
-const LIMIT: (u32, u32) = (1_000_000, 1);
+const LIMIT: (u32, f64) = (1_000_000, 0.001);
 
 /// The most that more of anything may cost, of what little of it costs.
 const MOST: f64 = 1.1;
