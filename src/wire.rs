@@ -147,8 +147,8 @@ enum Unusable {
 
 /// Most lines of a head are fields.
 impl From<Unusable> for Fault {
-    fn from(overlong: Unusable) -> Self {
-        match overlong {
+    fn from(unusable: Unusable) -> Self {
+        match unusable {
             Unusable::TooLong => Self::HeadTooLong,
             Unusable::LineEnd => Self::LineEnd,
             Unusable::BareReturn => Self::Field,
