@@ -10,6 +10,7 @@ use super::Fleet;
 use crate::limiter::{
     Charge, MAX_CHARGES, Store, StoreError, Terms, Verdict,
     debts::{Debt, Debts},
+    fallback::Local,
     key::Key,
 };
 
@@ -36,6 +37,11 @@ impl Fleet {
         let Some(local) = self.fallback.local().filter(|local| !local.debts().is_empty()) else {
             return self.redis.reserve(charges, within).await;
         };
+        // Rare, and large: others are not to make room for it.
+        Box::pin(self.pay_and_ask(local, charges, within)).await
+    }
+
+    async fn pay_and_ask(&self, local: &Local, charges: &[Charge<'_>], within: Duration) -> Result<Verdict, StoreError> {
         if !charges.iter().all(|charge| self.redis.reaches(charge.key)) {
             return Err(StoreError::Unreachable);
         }

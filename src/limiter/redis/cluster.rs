@@ -80,16 +80,15 @@ impl Cluster {
         let primaries = self.primaries.load_full();
         let link = primaries.by_group.get(usize::from(group)).and_then(Option::as_ref);
         let session = link.ok_or(StoreError::Unreachable)?.session()?;
-        match session.call(call, false, &read).await {
-            Err(Failure::Redirected(redirect)) => {
-                if !redirect.asking {
-                    self.stale.notify_one();
-                }
-                let link = primaries.by_address.get(&redirect.address).ok_or(StoreError::Refused)?;
-                link.session()?.call(call, redirect.asking, &read).await.map_err(Failure::final_error)
-            }
-            answer => answer.map_err(Failure::final_error),
+        let redirect = match session.call(call, false, &read).await {
+            Err(Failure::Redirected(redirect)) => redirect,
+            answer => return answer.map_err(Failure::final_error),
+        };
+        if !redirect.asking {
+            self.stale.notify_one();
         }
+        let link = primaries.by_address.get(&redirect.address).ok_or(StoreError::Refused)?;
+        link.session()?.call(call, redirect.asking, &read).await.map_err(Failure::final_error)
     }
 
     /// Whether there is a session with who holds the keys of `group`.

@@ -163,12 +163,16 @@ impl Session {
 
     async fn answer(self: &Arc<Self>, call: &Call, asking: bool) -> Result<Value, StoreError> {
         let (group, keys, decision) = match &call.question {
-            Question::Alone(script, command) => return self.send(*script, command, asking).await,
+            Question::Alone(script, command) => return Box::pin(self.send(*script, command, asking)).await,
             Question::Gathered { group, keys, decision } => (*group, keys, decision),
         };
-        let alone = || keys.decide(Script::Charge.digest(), [decision]);
+        // In a box: most decisions share the calls of others, and are not to carry the room for one.
+        let alone = || {
+            let command = keys.decide(Script::Charge.digest(), [decision]);
+            Box::pin(async move { self.send(Script::Charge, &command, asking).await })
+        };
         if asking {
-            return self.send(Script::Charge, &alone(), asking).await;
+            return alone().await;
         }
         let waiting = |caller| Waiting { decision: decision.clone(), caller, until: call.until };
         let answer = if let Some(answer) = self.gather(group, waiting) {
@@ -178,7 +182,7 @@ impl Session {
             // Those who ask in the same moment share the call.
             turn().await;
             let Some(answer) = self.lead(group, waiting) else {
-                return self.send(Script::Charge, &alone(), asking).await;
+                return alone().await;
             };
             answer
         };

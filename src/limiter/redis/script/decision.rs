@@ -111,9 +111,12 @@ impl Asked {
 
 /// Values one after the other, each little-endian in so many bytes, 32 together.
 fn packed(fields: [(u64, usize); 8]) -> [u8; ARGUMENT_LENGTH] {
-    let mut argument = [0; ARGUMENT_LENGTH];
-    let bytes = fields.iter().flat_map(|(value, length)| value.to_le_bytes().into_iter().take(*length));
-    argument.iter_mut().zip(bytes).for_each(|(place, byte)| *place = byte);
+    let (mut argument, mut end) = ([0; ARGUMENT_LENGTH], 0);
+    for (value, length) in fields {
+        let begin = end;
+        end += length;
+        argument[begin..end].copy_from_slice(&value.to_le_bytes()[..length]);
+    }
     argument
 }
 
