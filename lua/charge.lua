@@ -9,8 +9,8 @@
 --          is 7 bytes, its micro-tokens taken, then 13 for each mark in rising order of time: its time in µs (7) and its
 --          micro-tokens (6). A scale's record is described in publish.lua. A key that is absent, or holds anything else, is a
 --          full bucket, a window of which nothing is taken, or a scale at factor 1.
--- ARGV:    one a decision: 32 bytes for each of its charges, whose keys must differ, little-endian: 0 for a bucket or 1 for a
---          window (1), cost (6, signed), capacity or quota (5). Then, of a bucket, refill a second in whole tokens (7) and the
+-- ARGV:    one for as many decisions in a row as ask the same: how many (1 byte), then 32 bytes for each charge of one, whose
+--          keys must differ, little-endian: 0 for a bucket or 1 for a window (1), cost (6, signed), capacity or quota (5). Then, of a bucket, refill a second in whole tokens (7) and the
 --          micro-tokens beyond (7); of a window, its length in µs (7), when that was charged which is given back (7). Then
 --          the lowest factor of its scale in millionths (4), which of the scales it follows (1; 0 for none; 128 more for a
 --          debt, which is never refused: of a bucket no more is taken than there is), on what terms (1): 0 takes the
@@ -22,12 +22,13 @@
 --          has, until something comes back, or 0 (7).
 -- Clock:   Redis' own, read once.
 -- Cost:    a call of a function costs as much as some twenty operators. So what every decision comes by is written without
---          math.floor, math.min and math.max; decisions that are the same string are unpacked once; keys live for whole seconds,
+--          math.floor, math.min and math.max, nor calls functions of its own; decisions that ask the same are told once and
+--          unpacked once; keys live for whole seconds,
 --          because numbers are costly to turn into text, and few of those differ; and the answer is one string, because each
 --          integer of an answer costs whoever reads it some thousand instructions.
 -- Exact:   each product and quotient is an integer below 2^53, or so far above the capacity that it is cut to it.
 
-local call, keys, decisions = redis.call, KEYS, ARGV
+local call, keys, runs = redis.call, KEYS, ARGV
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local values = call('MGET', unpack(keys))
@@ -75,8 +76,10 @@ local function bucket(i, charge, asked, takes)
   local cost, capacity, rate_whole, rate_rest = charge[2], charge[3], charge[4], charge[5]
   local slowest, scale = charge[6], charge[7]
   local rate = rate_whole * 1000000 + rate_rest
-  local factor, clock = scaled(scale % 128)
-  local value, tokens = value_of(i), capacity
+  local factor, clock = 1000000, now
+  if scale % 128 > 0 then factor, clock = scaled(scale % 128) end
+  local place = before + i
+  local value, tokens = states[keys[place]] or values[place], capacity
   local length = value and #value
   local known = length == 12 or length == 13
   if known then
@@ -235,54 +238,58 @@ local function windows()
   end
 end
 
--- The charges of a decision, and how far it looks ahead.
-local function unpack_decision(decision)
-  local beyond = #decision % 32
-  local list = {ahead = beyond > 0 and read('<I7', decision, #decision - beyond + 1) or nil}
-  for first = 1, #decision - beyond, 32 do
-    list[#list + 1] = {read('<Bi6I5I7I7I4BB', decision, first)}
+-- The charges of each decision of a run, how far it looks ahead, and how many there are.
+local function unpack_run(run)
+  local beyond = (#run - 1) % 32
+  local list = {times = read('<B', run), ahead = beyond > 0 and read('<I7', run, #run - beyond + 1) or nil}
+  for first = 2, #run - beyond, 32 do
+    list[#list + 1] = {read('<Bi6I5I7I7I4BB', run, first)}
   end
-  unpacked[decision] = list
+  unpacked[run] = list
   return list
 end
 
-local function write_state(key, state, seconds)
-  local text = texts[seconds]
-  if not text then
-    text = string.format('%d000', seconds)
-    texts[seconds] = text
-  end
-  states[key] = state
-  call('PSETEX', key, text, state)
+-- A lifetime in milliseconds.
+local function write_lifetime(seconds)
+  texts[seconds] = string.format('%d000', seconds)
+  return texts[seconds]
 end
 
 local changed, kept, window = {}, {}, nil
 local done, undone = write('<I7', now), write('<I7', 0)
-for d = 1, #decisions do
-  charges = unpacked[decisions[d]] or unpack_decision(decisions[d])
-  ahead, refused = charges.ahead, false
-  replied = replied + 1
-  local verdict = replied
-  for i = 1, #charges do
-    local charge = charges[i]
-    local terms = charge[8]
-    -- Whether the terms ask for the cost, and whether an admission takes it.
-    local asked, takes = true, terms == 0
-    if terms > 0 and terms < 255 then
-      takes = not is_known(terms)
-      asked = takes
+for r = 1, #runs do
+  charges = unpacked[runs[r]] or unpack_run(runs[r])
+  ahead = charges.ahead
+  for _ = 1, charges.times do
+    refused = false
+    replied = replied + 1
+    local verdict = replied
+    for i = 1, #charges do
+      local charge = charges[i]
+      local terms = charge[8]
+      -- Whether the terms ask for the cost, and whether an admission takes it.
+      local asked, takes = true, terms == 0
+      if terms > 0 and terms < 255 then
+        takes = not is_known(terms)
+        asked = takes
+      end
+      if charge[1] == 0 then
+        changed[i], kept[i] = bucket(i, charge, asked, takes)
+      else
+        window = window or windows()
+        changed[i], kept[i] = window(i, charge, asked, takes)
+      end
     end
-    if charge[1] == 0 then
-      changed[i], kept[i] = bucket(i, charge, asked, takes)
-    else
-      window = window or windows()
-      changed[i], kept[i] = window(i, charge, asked, takes)
+    reply[verdict] = refused and undone or done
+    for i = 1, refused and 0 or #charges do
+      local state = changed[i]
+      if state then
+        local key = keys[before + i]
+        states[key] = state
+        call('PSETEX', key, texts[kept[i]] or write_lifetime(kept[i]), state)
+      end
     end
+    before = before + #charges
   end
-  reply[verdict] = refused and undone or done
-  for i = 1, refused and 0 or #charges do
-    if changed[i] then write_state(keys[before + i], changed[i], kept[i]) end
-  end
-  before = before + #charges
 end
 return table.concat(reply)

@@ -183,9 +183,14 @@ impl KeySpace {
             self.write_scale(&mut text, scale);
             command.arg(&text[..]);
         }
-        for decision in decisions {
+        let mut decisions = decisions.into_iter().peekable();
+        while let Some(decision) = decisions.next() {
+            let mut times = 1;
+            while times < u8::MAX && decisions.next_if(|next| next.asks_like(decision)).is_some() {
+                times += 1;
+            }
             text.clear();
-            decision.write(number, &mut text);
+            decision.write(times, number, &mut text);
             command.arg(&text[..]);
         }
         command

@@ -1,5 +1,7 @@
 //! Random traces: whatever is asked in whatever order, and whatever the clock does, all three answer the same.
 
+use std::iter;
+
 use cxgate::limiter::{bucket::AHEAD_MAX, window::Window};
 use proptest::prelude::*;
 
@@ -176,9 +178,12 @@ async fn flush(redis: &mut Scripted, gathered: &mut Vec<(Flow, Vec<Charge<'_>>)>
     if gathered.is_empty() { Vec::new() } else { redis.decide_together(&gathered, now).await }
 }
 
-/// A trace in which most steps come together.
+/// A trace in which most steps come together, and some ask the same as those before them.
 fn in_bursts((limits, steps): Trace) -> Trace {
-    let steps = steps.into_iter().enumerate().map(|(number, (pause, step))| (if number % 8 == 0 { pause } else { 0 }, step));
+    let steps = steps.into_iter().enumerate().flat_map(|(number, (pause, step))| {
+        let pause = if number % 8 == 0 { pause } else { 0 };
+        iter::once((pause, step.clone())).chain(iter::repeat_n((0, step), number % 3))
+    });
     (limits, steps.collect())
 }
 

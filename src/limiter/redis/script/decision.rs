@@ -70,8 +70,18 @@ impl Decision {
         &self.charges
     }
 
-    /// Writes its argument; `number` knows each scale by its number in the call.
-    pub(super) fn write(&self, number: impl Fn(&ScaleName) -> usize, text: &mut Vec<u8>) {
+    /// Whether another asks the same, of whichever keys.
+    pub(super) fn asks_like(&self, other: &Self) -> bool {
+        self.ahead == other.ahead && self.asked().eq(other.asked())
+    }
+
+    fn asked(&self) -> impl Iterator<Item = (Option<&ScaleName>, &[u8; ARGUMENT_LENGTH])> {
+        self.charges.iter().map(|Asked { scale, argument, .. }| (scale.as_ref(), argument))
+    }
+
+    /// Writes the argument of so many that ask the same; `number` knows each scale by its number in the call.
+    pub(super) fn write(&self, times: u8, number: impl Fn(&ScaleName) -> usize, text: &mut Vec<u8>) {
+        text.push(times);
         for Asked { scale, argument, .. } in self.charges() {
             let mut argument = *argument;
             argument[SCALE_PLACE] |= scale.as_ref().map_or(0, &number).to_le_bytes()[0];
