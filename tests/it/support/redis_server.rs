@@ -9,7 +9,7 @@ use std::{
 };
 
 use cxgate::config;
-use redis::{Client, Value, aio::MultiplexedConnection};
+use redis::{AsyncConnectionConfig, Client, Value, aio::MultiplexedConnection};
 use tempfile::TempDir;
 
 /// A running (or stopped) redis-server. Dropping it kills it.
@@ -62,7 +62,9 @@ impl RedisServer {
 
     /// A connection for the test's own commands.
     pub(crate) async fn client(&self) -> MultiplexedConnection {
-        Client::open(self.url()).unwrap().get_multiplexed_async_connection().await.unwrap()
+        // The crate would wait half a second for an answer: too little where others keep the machine busy.
+        let patient = AsyncConnectionConfig::new().set_response_timeout(None);
+        Client::open(self.url()).unwrap().get_multiplexed_async_connection_with_config(&patient).await.unwrap()
     }
 
     /// Sends a command, given as words.
