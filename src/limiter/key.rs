@@ -51,6 +51,9 @@ impl Key {
     /// The bucket by which a store is tried out. That a client has the same is as likely as any collision.
     pub(super) const PROBE: Self = Self([0; LENGTH]);
 
+    /// Groups of buckets that a store may keep apart.
+    pub const GROUPS: u8 = 32;
+
     /// URL-safe base64 (RFC 4648 section 5): three bytes to four characters, nothing to pad.
     pub fn text(self) -> [u8; TEXT_LENGTH] {
         const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
@@ -69,10 +72,10 @@ impl Key {
         Some(Self(URL_SAFE.decode(text).ok()?.try_into().ok()?))
     }
 
-    /// One of 256 groups of buckets that a store may keep apart.
+    /// One of [`GROUPS`](Self::GROUPS).
     pub fn group(self) -> u8 {
         let [.., group] = self.0;
-        group
+        group % Self::GROUPS
     }
 
     /// 32 bits that its hash does not use.
@@ -197,7 +200,7 @@ mod tests {
         assert_eq!(group("a", b"alice"), group("b", b"alice"));
         assert_eq!(group("a", b"alice"), hasher.start("a").part(b"alice").finish().group());
         let groups = |count: u32| (0..count).map(|client| group("a", &client.to_le_bytes()));
-        assert_eq!(groups(10_000).collect::<std::collections::BTreeSet<_>>().len(), 256);
+        assert_eq!(groups(10_000).collect::<std::collections::BTreeSet<_>>().len(), usize::from(Key::GROUPS));
     }
 
     proptest! {

@@ -53,7 +53,7 @@ use link::{Common, Link, Server};
 use script::{Change, Decision, Flow, KeySpace};
 use sentinel::Sentinels;
 use session::{Call, Failure};
-use slots::{GROUPS, tag};
+use slots::{GROUPS, groups};
 
 /// Buckets in Redis.
 pub struct Redis {
@@ -106,8 +106,8 @@ impl Redis {
                 (together().into(), one(Server::Named(sentinels)))
             }
             Servers::Cluster { seeds } => {
-                let space = |group| KeySpace::tagged(&config.key_prefix, &tag(group));
-                let spaces: Arc<[_]> = (0..=u8::MAX).map(space).collect();
+                let space = |(_, tag)| KeySpace::tagged(&config.key_prefix, tag);
+                let spaces: Arc<[_]> = groups().map(space).collect();
                 let cluster = Cluster::new(common.clone(), seeds.clone(), spaces.clone(), gauge.clone());
                 (spaces, Links::Cluster(Arc::new(cluster)))
             }

@@ -20,7 +20,7 @@ use super::{
     link::{Common, Link, Server, Up},
     script::{Change, KeySpace},
     session::{Call, Failure},
-    slots::{GROUPS, SlotMap},
+    slots::{GROUPS, SlotMap, groups},
 };
 use crate::{
     config::{Address, Factor},
@@ -172,7 +172,7 @@ impl Cluster {
     /// Gives each group to the link with who holds it; new holders get links, and those that hold nothing lose theirs.
     fn assign(self: &Arc<Self>, map: &SlotMap, keepers: &mut Keepers) {
         let mut held = BTreeMap::<&Address, Vec<KeySpace>>::new();
-        for (group, keys) in (0..=u8::MAX).zip(self.spaces.iter()) {
+        for ((group, _), keys) in groups().zip(self.spaces.iter()) {
             if let Some(address) = map.holder(group) {
                 held.entry(address).or_default().push(keys.clone());
             }
@@ -190,7 +190,7 @@ impl Cluster {
             })
             .collect();
         let link_of = |group| by_address.get(map.holder(group)?).cloned();
-        let by_group = (0..=u8::MAX).map(link_of).collect();
+        let by_group = groups().map(|(group, _)| link_of(group)).collect();
         self.primaries.store(Arc::new(Primaries { by_address, by_group }));
     }
 

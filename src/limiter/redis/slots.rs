@@ -1,17 +1,24 @@
 //! Where keys are in a Redis Cluster: hash slots, who holds them, and where a server sends us. No I/O.
 //!
-//! A Cluster keeps keys apart by 16,384 slots, and a script may name keys of one slot only. Here keys are kept in 256 groups,
-//! each behind a hash tag of its own: enough to spread evenly over any Cluster of a size worth running, and few enough that a
-//! scale's record can be kept in each of them.
+//! A Cluster keeps keys apart by 16,384 slots, and a script may name keys of one slot only. Here keys are kept in 32 groups,
+//! each behind a hash tag of its own and in another 32nd of the slots: enough to spread over any Cluster of a size worth running,
+//! and few enough that decisions about one group come together and share a call, and that a scale's record can be kept in each.
 
 use std::ops::RangeInclusive;
 
 use redis::{ServerError, Value};
 
-use crate::config::Address;
+use crate::{config::Address, limiter::key::Key};
 
 /// Groups of keys.
-pub(super) const GROUPS: usize = 256;
+pub(super) const GROUPS: usize = Key::GROUPS as usize;
+
+/// The hash tag of each group: what stands between the braces. It is the first number, in hexadecimal, whose slot is in that
+/// 32nd of all slots.
+const TAGS: [&str; GROUPS] = [
+    "10", "03", "21", "32", "0b", "1a", "3c", "2d", "11", "02", "20", "33", "0c", "1d", "3b", "2a", "12", "01", "23", "30",
+    "0d", "1c", "3a", "2b", "13", "00", "22", "31", "0a", "1b", "3d", "2c",
+];
 
 const SLOTS: u16 = 16_384;
 
@@ -28,9 +35,9 @@ pub(super) struct Redirect {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SlotMap(Vec<(RangeInclusive<u16>, Address)>);
 
-/// The hash tag of a group: what stands between the braces.
-pub(super) fn tag(group: u8) -> String {
-    format!("{group:02x}")
+/// Every group, and its hash tag.
+pub(super) fn groups() -> impl Iterator<Item = (u8, &'static str)> {
+    (0..).zip(TAGS)
 }
 
 /// The slot of all keys with this hash tag: CRC-16 (XMODEM) of it, modulo the number of slots.
@@ -76,7 +83,7 @@ impl SlotMap {
 
     /// Who holds the keys of a group; `None` while nobody does.
     pub(super) fn holder(&self, group: u8) -> Option<&Address> {
-        let slot = slot(&tag(group));
+        let slot = slot(TAGS.get(usize::from(group))?);
         self.0.iter().find(|(slots, _)| slots.contains(&slot)).map(|(_, address)| address)
     }
 }
@@ -92,8 +99,6 @@ pub(super) fn text(value: &Value) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use super::*;
 
     fn address(host: &str, port: u16) -> Address {
@@ -120,12 +125,9 @@ mod tests {
     }
 
     #[test]
-    fn every_group_has_a_slot_of_its_own_and_they_are_spread() {
-        let slots: BTreeSet<u16> = (0..=u8::MAX).map(|group| slot(&tag(group))).collect();
-        assert_eq!(slots.len(), GROUPS);
-        for third in 0..3 {
-            let held = slots.iter().filter(|slot| **slot / (SLOTS / 3 + 1) == third).count();
-            assert!((70..=100).contains(&held), "{held} of 256 in a third");
+    fn every_group_is_in_its_own_part_of_the_slots() {
+        for (group, tag) in groups() {
+            assert_eq!(usize::from(slot(tag)) * GROUPS / usize::from(SLOTS), usize::from(group), "{tag}");
         }
     }
 
@@ -138,8 +140,8 @@ mod tests {
             range(12_001, 16_000, &[node(Value::Nil, 6381)]),
         ]);
         let map = SlotMap::parse(&reply, &asked).unwrap();
-        for group in 0..=u8::MAX {
-            let expected = match slot(&tag(group)) {
+        for (group, tag) in groups() {
+            let expected = match slot(tag) {
                 0..=8191 => Some(address("10.0.0.1", 6379)),
                 8192..=12_000 => Some(address("asked", 6380)),
                 12_001..=16_000 => Some(address("asked", 6381)),
