@@ -1,9 +1,9 @@
 //! Natural batching: decisions that have to wait anyway share the next call. No I/O.
 //!
 //! Promised: with no call in flight, a decision is sent at once, together with those who ask in the same moment, so nobody waits
-//! for company. While one is in flight, those that come gather, and go together as soon as it is answered or given up; each is still all or nothing for
-//! itself, and they are made in the order in which they came. What nobody waits for any more is not sent. One call is no
-//! larger than [`CHARGES_MAX`] charges.
+//! for company. While one is in flight, those that come gather, and go together as soon as it is answered or given up, with
+//! those who are ready to ask by then; each is still all or nothing for itself, and they are made in the order in which they
+//! came. What nobody waits for any more is not sent. One call is no larger than [`CHARGES_MAX`] charges.
 //! Not promised: a bound on how many gather: that is the session's. Nor more than one full call a round trip and group of keys:
 //! at a millisecond from Redis, some 64,000 decisions a second.
 

@@ -15,6 +15,7 @@ use redis::{Cmd, RedisError, ServerError, ServerErrorKind, Value, aio::Multiplex
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore, oneshot},
+    task::yield_now,
     time::{Instant, timeout_at},
 };
 
@@ -230,6 +231,8 @@ impl Session {
             if let Ok(Ok(answer)) = timeout_at(until, self.send(Script::Charge, &command, false)).await {
                 batch.answer(answer);
             }
+            // Who is ready to ask by now shares the next call.
+            yield_now().await;
             next = self.next(group);
         }
     }
