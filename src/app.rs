@@ -29,6 +29,7 @@ use crate::{
     serve::{Caps, Listener, ListenerMetrics, ReloadMetrics, Tls, TlsError, serve},
     shutdown::Shutdown,
     upstream::UpstreamSetupError,
+    workers::Workers,
 };
 
 mod access;
@@ -68,6 +69,7 @@ pub struct App {
     background: Shutdown,
     read: Reader,
     reloads: (Reloads, mpsc::Receiver<Asked>),
+    workers: Workers,
 }
 
 /// Listening sockets that whoever started the process had bound before; what is missing is bound as configured.
@@ -144,6 +146,7 @@ impl App {
             background,
             read: Arc::new(read),
             reloads: reload::channel(),
+            workers: Workers::alone(),
         })
     }
 
@@ -151,6 +154,12 @@ impl App {
     #[must_use]
     pub fn rereading(self, read: impl Fn() -> Result<Loaded, ConfigError> + Send + Sync + 'static) -> Self {
         Self { read: Arc::new(read), ..self }
+    }
+
+    /// The same, but clients are served by `workers`, and not by the thread alone that this is called on.
+    #[must_use]
+    pub fn served_by(self, workers: Workers) -> Self {
+        Self { workers, ..self }
     }
 
     /// Asks for reloads while the daemon runs.
@@ -175,7 +184,8 @@ impl App {
 
     /// Runs until `shutdown` drains and everything has ended.
     pub async fn run(self, shutdown: Shutdown) {
-        let Self { config, proxy, tls, admin, limiter, parts, metrics, access, background, read, reloads, .. } = self;
+        let Self { config, proxy, tls, admin, limiter, parts, metrics, access, background, read, reloads, workers, .. } =
+            self;
         let (reloads, asked) = reloads;
         spawn_reloads(tls, &metrics, &background);
         let lasting = Lasting::start(limiter, Arc::clone(&metrics), access, &shutdown, &background);
@@ -196,7 +206,7 @@ impl App {
         spawn_observer(&operators, &background);
         let (caps, changes) = watch::channel(Caps::from(&listen));
         spawn_admin(admin, &listen, operators.clone(), &metrics, &background);
-        let proxy = proxy.following(changes).telling(lasting.access.clone().map(access::tell));
+        let proxy = proxy.served_by(workers).following(changes).telling(lasting.access.clone().map(access::tell));
         spawn_proxy(proxy, &listen, &current, &metrics, &shutdown);
         let reloading = Reloading { read, current: Arc::clone(&current), lasting, operators, caps };
         let stop = background.clone();

@@ -7,12 +7,14 @@
 use std::{
     future::Future,
     io::{self, Write},
+    num::NonZero,
     path::PathBuf,
     process::ExitCode,
     thread,
     time::Duration,
 };
 
+use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
 use tokio::runtime::Builder;
 use tracing::level_filters::LevelFilter;
@@ -21,6 +23,7 @@ use crate::{
     app::StartError,
     config::{ConfigError, Loaded, Log, LogFields, LogFormat, LogLevel, Sources, load},
     log::{self, Format, LogGuard, fields::Fields},
+    workers::Workers,
 };
 
 mod check;
@@ -151,12 +154,15 @@ impl ConfigFile {
 
 // === what commands share ===
 
-/// Runs `future` on a runtime with one worker for each processor this process may use (the cgroup's quota counts). Where that
-/// is one, nothing is there to steal work, and a runtime that does not prepare for it costs less.
+/// Runs `future` on this thread. What serves clients is given to [workers](crate::workers) beside it.
 fn block_on<F: Future>(future: F) -> io::Result<F::Output> {
-    let alone = thread::available_parallelism().is_ok_and(|processors| processors.get() == 1);
-    let mut runtime = if alone { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    Ok(runtime.enable_all().build()?.block_on(future))
+    Ok(Builder::new_current_thread().enable_all().build()?.block_on(future))
+}
+
+/// A thread for each processor that this process may use: those of its affinity, as far as the quota of its cgroup reaches.
+fn workers() -> anyhow::Result<Workers> {
+    let processors = thread::available_parallelism().unwrap_or(NonZero::<usize>::MIN);
+    Workers::start(processors).context("cannot start the threads that serve clients")
 }
 
 /// Starts the log as configured.

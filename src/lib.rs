@@ -13,7 +13,7 @@
 //! # Invariants
 //!
 //! - Imports point one way: `main → cli → app → {serve, gate, load, otlp, admin} → {limiter, upstream} → {config, metrics,
-//!   shutdown, body, code, peer, log, stream, tls, trace, wire, clients, alarm}`. Modules on one level never name each other; `app`
+//!   shutdown, body, code, peer, log, stream, tls, trace, wire, clients, alarm, workers}`. Modules on one level never name each other; `app`
 //!   introduces them. Within a folder, too, no way along imports leads back. `tests/tidy` holds this.
 //! - Every byte of HTTP/1 is read strictly ([`wire`]), and once, in both directions.
 //! - A request is charged against all limits of its route in one store operation, or against none; across the slots of a Redis
@@ -45,3 +45,4 @@ pub mod tls;
 pub mod trace;
 pub mod upstream;
 pub mod wire;
+pub mod workers;

@@ -7,12 +7,11 @@
 //! Not promised: that the caps hold inside a tunnel. An upgraded connection belongs to whoever upgraded it; only its place
 //! among `max_connections` is still counted here.
 //!
-//! The way of a connection: `accept`ed, it waits for a place (`overload`), says whom it comes for (`proxy_protocol`), is
+//! The way of a connection: `accept`ed from the `listener`, it waits for a place (`overload`), says whom it comes for (`proxy_protocol`), is
 //! `greet`ed (`tls`, and which protocol), and is run by `http1` or `http2`; each request is an `exchange`, whichever
 //! protocol it came by.
 
 use std::{
-    io,
     net::{self, SocketAddr},
     sync::Arc,
     time::Duration,
@@ -22,8 +21,8 @@ use hyper::{HeaderMap, Request};
 use ipnet::IpNet;
 use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use tokio::{
-    net::{TcpListener, TcpSocket, TcpStream},
-    sync::{OwnedSemaphorePermit, Semaphore, watch},
+    net::TcpStream,
+    sync::{OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
@@ -34,6 +33,7 @@ use crate::{
     metrics::{CodeLabels, ListenerLabels, Metrics},
     peer::Peer,
     shutdown::Shutdown,
+    workers::{Assignment, Workers},
 };
 
 mod accept;
@@ -42,6 +42,7 @@ mod greet;
 mod handler;
 mod http1;
 mod http2;
+mod listener;
 mod overload;
 mod panics;
 mod proxy_protocol;
@@ -49,6 +50,7 @@ mod refusal;
 mod tls;
 
 pub use handler::Handler;
+pub use listener::Listener;
 pub use tls::{ReloadMetrics, Tls, TlsError};
 
 use accept::Backoff;
@@ -56,9 +58,6 @@ use exchange::Exchanges;
 use greet::{Greeted, Protocols, greet};
 use overload::{Room, Slot};
 use panics::catch_panic;
-
-/// Connections the kernel completes for us before we accept them; beyond it, clients retry their handshake.
-const BACKLOG: u32 = 1024;
 
 /// How long a drain waits for the first request of a new connection, and for its handshake: it may be on its way, sent to us
 /// because we still listened.
@@ -88,15 +87,6 @@ pub struct Caps {
     pub max_body_bytes: u64,
     /// Peers whose connections begin with a PROXY protocol header, within `header_timeout`; others have none to send.
     pub proxies: Vec<IpNet>,
-}
-
-/// A bound listening socket, and what is spoken on it.
-pub struct Listener {
-    socket: TcpListener,
-    protocols: Protocols,
-    permit: Option<Permit>,
-    changes: Option<watch::Receiver<Caps>>,
-    tell: Option<Tell>,
 }
 
 /// Adds to the answer to a request that is refused here what lets the page that sent it read it.
@@ -133,6 +123,7 @@ struct Door<H> {
     protocols: Protocols,
     exchanges: Arc<Exchanges<H>>,
     room: Arc<Room>,
+    workers: Workers,
 }
 
 /// Accepts connections and answers their requests by `handler` until the drain; returns as soon as the listening socket is
@@ -141,18 +132,18 @@ struct Door<H> {
 /// The handler gets the peer and the request. A body that fails aborts its connection, or its stream, so that the client
 /// never takes a short body for a whole one.
 pub async fn serve<H: Handler>(listener: Listener, caps: Caps, handler: H, metrics: ListenerMetrics, shutdown: Shutdown) {
-    let Listener { socket, protocols, permit, tell, mut changes } = listener;
+    let Listener { socket, protocols, permit, tell, mut changes, workers } = listener;
     let room = Arc::new(Room::new(caps.max_connections));
     let in_flight = Arc::new(Semaphore::new(caps.max_requests_in_flight.min(Semaphore::MAX_PERMITS)));
     let exchanges = Exchanges { handler, caps, metrics, permit, tell, in_flight, shutdown };
-    let mut door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room });
+    let mut door = Arc::new(Door { protocols, exchanges: Arc::new(exchanges), room, workers });
     let mut backoff = Backoff::default();
     loop {
         let Exchanges { metrics, shutdown, .. } = &*door.exchanges;
         let accepted = tokio::select! {
             biased;
             () = shutdown.draining() => break,
-            accepted = socket.accept() => accepted,
+            accepted = accept::accept(&socket) => accepted,
         };
         match accepted {
             Ok((stream, address)) => {
@@ -195,22 +186,25 @@ impl<H: Handler> Door<H> {
             in_flight: Arc::clone(in_flight),
             shutdown: shutdown.clone(),
         };
-        Self { protocols: self.protocols.clone(), exchanges: Arc::new(exchanges), room: Arc::clone(&self.room) }
+        let (protocols, room, workers) = (self.protocols.clone(), Arc::clone(&self.room), self.workers.clone());
+        Self { protocols, exchanges: Arc::new(exchanges), room, workers }
     }
 
-    /// Waits for a place and serves the connection in a task of its own.
-    async fn admit(self: &Arc<Self>, stream: TcpStream, address: SocketAddr) {
+    /// Waits for a place and has a worker serve the connection in a task of its own.
+    async fn admit(self: &Arc<Self>, stream: net::TcpStream, address: SocketAddr) {
         let Exchanges { metrics, shutdown, .. } = &*self.exchanges;
         let place = tokio::select! {
             place = self.room.place() => place,
             () = shutdown.stopped() => None,
         };
         let Some(place) = place else { return };
-        let connection = Arc::clone(self).open(stream, address, metrics.take(place));
-        shutdown.spawn(catch_panic(connection, metrics.panics.clone()));
+        let assignment = self.workers.assign();
+        let runtime = assignment.runtime().clone();
+        let connection = Arc::clone(self).open(stream, address, metrics.take(place, assignment));
+        shutdown.spawn_on(catch_panic(connection, metrics.panics.clone()), &runtime);
     }
 
-    async fn open(self: Arc<Self>, stream: TcpStream, address: SocketAddr, slot: Slot) {
+    async fn open(self: Arc<Self>, stream: net::TcpStream, address: SocketAddr, slot: Slot) {
         let Self { exchanges, room, .. } = &*self;
         // In boxes, so that a connection that waits does not take the room that shaking hands needs, or HTTP/2.
         let Some(Greeted { stream, peer, http2 }) = Box::pin(self.receive(stream, address)).await else { return };
@@ -223,8 +217,11 @@ impl<H: Handler> Door<H> {
     }
 
     /// Hears for whom the connection comes and shakes hands; none where that fails, or we are stopping.
-    async fn receive(&self, mut stream: TcpStream, address: SocketAddr) -> Option<Greeted> {
+    async fn receive(&self, stream: net::TcpStream, address: SocketAddr) -> Option<Greeted> {
         let Exchanges { caps, metrics, shutdown, .. } = &*self.exchanges;
+        let registered =
+            TcpStream::from_std(stream).inspect_err(|error| tracing::warn!(%error, "cannot watch a connection"));
+        let mut stream = registered.ok()?;
         // Responses are written in whole pieces; waiting to fill a segment would only delay their last one.
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "cannot set TCP_NODELAY");
@@ -266,58 +263,6 @@ impl From<&config::Listen> for Caps {
     }
 }
 
-// === impl Listener ===
-
-impl Listener {
-    /// Binds and listens, for plain HTTP/1; port 0 takes a free one. With `reuse_port` other processes may bind the same
-    /// address, and the kernel spreads connections over them. Must be called inside the runtime.
-    pub fn bind(address: SocketAddr, reuse_port: bool) -> io::Result<Self> {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        // A restart must not wait for the connections of the last run to leave TIME_WAIT.
-        socket.set_reuseaddr(true)?;
-        socket.set_reuseport(reuse_port)?;
-        socket.bind(address)?;
-        let protocols = Protocols::default();
-        Ok(Self { socket: socket.listen(BACKLOG)?, protocols, permit: None, changes: None, tell: None })
-    }
-
-    /// Listens, for plain HTTP/1, on a socket that was bound elsewhere. Must be called inside the runtime.
-    pub fn inherit(socket: net::TcpListener) -> io::Result<Self> {
-        socket.set_nonblocking(true)?;
-        let (socket, protocols) = (TcpListener::from_std(socket)?, Protocols::default());
-        Ok(Self { socket, protocols, permit: None, changes: None, tell: None })
-    }
-
-    /// Speaks TLS, where there is `tls`; else takes HTTP/2 from clients that begin with it, where `h2c` says so.
-    #[must_use]
-    pub fn speaking(self, tls: Option<Arc<Tls>>, h2c: bool) -> Self {
-        Self { protocols: Protocols { tls, h2c }, ..self }
-    }
-
-    /// Asks `permit` about what is refused here although its head was read: too large a body, or too many requests.
-    #[must_use]
-    pub fn permitting(self, permit: Permit) -> Self {
-        Self { permit: Some(permit), ..self }
-    }
-
-    /// Holds connections from then on to what `changes` says, but for how many there may be.
-    #[must_use]
-    pub fn following(self, changes: watch::Receiver<Caps>) -> Self {
-        Self { changes: Some(changes), ..self }
-    }
-
-    /// Tells of each request that is refused here.
-    #[must_use]
-    pub fn telling(self, tell: Option<Tell>) -> Self {
-        Self { tell, ..self }
-    }
-
-    /// Where it listens, with the port that was taken.
-    pub fn local_address(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-}
-
 // === impl ListenerMetrics ===
 
 impl ListenerMetrics {
@@ -334,7 +279,7 @@ impl ListenerMetrics {
     }
 
     /// Counts a connection as open for as long as the slot lives.
-    fn take(&self, place: OwnedSemaphorePermit) -> Slot {
-        Slot::new(place, self.connections.clone())
+    fn take(&self, place: OwnedSemaphorePermit, assignment: Assignment) -> Slot {
+        Slot::new((place, assignment), self.connections.clone())
     }
 }

@@ -7,7 +7,7 @@
 
 use std::future::Future;
 
-use tokio::task::JoinHandle;
+use tokio::{runtime::Handle, task::JoinHandle};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 /// The daemon's stop in steps and the tasks it waits for.
@@ -73,6 +73,14 @@ impl Shutdown {
         F: Future<Output: Send + 'static> + Send + 'static,
     {
         self.tasks.spawn(task)
+    }
+
+    /// The same, on another thread's runtime.
+    pub fn spawn_on<F>(&self, task: F, runtime: &Handle) -> JoinHandle<F::Output>
+    where
+        F: Future<Output: Send + 'static> + Send + 'static,
+    {
+        self.tasks.spawn_on(task, runtime)
     }
 
     /// Resolves when every task is gone. To be called after [`drain`](Self::drain) or [`stop`](Self::stop).

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at, sleep},
 };
 
-use super::{duration, start_log};
+use super::{duration, start_log, workers};
 use crate::{
     app::App,
     config::{Config, Endpoint, LimitKind, LogLevel, Origin, ShowClients},
@@ -71,7 +71,7 @@ pub(super) async fn run(arguments: Arguments) -> anyhow::Result<()> {
     let rate = bucket.refill_per_second;
     let _log = start_log(&config.log)?;
 
-    let app = App::bind(config)?;
+    let app = App::bind(config)?.served_by(workers()?);
     let (proxy, admin) = (app.proxy_address(), app.admin_address());
     let mut proxy_task = tokio::spawn(app.run(shutdown.clone()));
     let unavailable = wanted.into_iter().zip(ports).filter(|(wanted, port)| wanted != port).map(|(wanted, _)| wanted);

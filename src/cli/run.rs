@@ -13,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::{
     block_on, start_log,
     systemd::{self, State},
+    workers,
 };
 use crate::{
     app::{App, Inherited, ReloadError, Reloads},
@@ -46,7 +47,7 @@ async fn serve(
 ) -> anyhow::Result<ExitCode> {
     // Listened for before anything is bound, so that whoever sees an open port can also stop the process cleanly.
     let signals = Signals::listen().context("cannot listen for signals")?;
-    let app = App::bind_or_inherit(config, inherited)?.rereading(move || load(&sources));
+    let app = App::bind_or_inherit(config, inherited)?.rereading(move || load(&sources)).served_by(workers()?);
     tracing::info!(event = "started", proxy = %app.proxy_address(), admin = %app.admin_address(), config = origin, "listening");
     systemd::notify(State::Ready);
     let shutdown = Shutdown::default();

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 
 /// The first pause: long enough for a descriptor to be freed, too short to be noticed.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -36,17 +36,19 @@ pub(super) fn is_about_one_connection(error: &io::Error) -> bool {
     )
 }
 
+/// The next connection, once there is one. It belongs to no runtime, so that any worker can take it.
+pub(super) async fn accept(socket: &TcpListener) -> io::Result<(net::TcpStream, SocketAddr)> {
+    let (stream, address) = socket.accept().await?;
+    Ok((stream.into_std()?, address))
+}
+
 /// Closes a listening socket after taking who stands in its queue. Only who completes the TCP handshake between the last
 /// look and the close is reset.
-pub(super) fn backlog(socket: TcpListener) -> impl Iterator<Item = (TcpStream, SocketAddr)> {
+pub(super) fn backlog(socket: TcpListener) -> impl Iterator<Item = (net::TcpStream, SocketAddr)> {
     let socket = socket.into_std().ok();
     // Whatever the error (mostly that nobody is left), there is nothing more to be had.
     let accept = move || socket.as_ref()?.accept().ok();
-    let register = |(stream, address): (net::TcpStream, SocketAddr)| {
-        stream.set_nonblocking(true).ok()?;
-        Some((TcpStream::from_std(stream).ok()?, address))
-    };
-    std::iter::from_fn(accept).filter_map(register)
+    std::iter::from_fn(accept).filter(|(stream, _)| stream.set_nonblocking(true).is_ok())
 }
 
 // === impl Backoff ===

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use prometheus_client::metrics::gauge::Gauge;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
+use crate::workers::Assignment;
+
 /// The places for connections.
 #[derive(Debug)]
 pub(super) struct Room {
@@ -16,10 +18,10 @@ pub(super) struct Room {
     wanted: Notify,
 }
 
-/// A place among the connections that may be open, and one on the gauge that counts them.
+/// A place among the connections that may be open, one at the worker that serves them, and one on the gauge that counts them.
 pub(super) struct Slot {
     open: Gauge,
-    _place: OwnedSemaphorePermit,
+    _places: (OwnedSemaphorePermit, Assignment),
 }
 
 // === impl Room ===
@@ -49,9 +51,9 @@ impl Room {
 // === impl Slot ===
 
 impl Slot {
-    pub(super) fn new(place: OwnedSemaphorePermit, open: Gauge) -> Self {
+    pub(super) fn new(places: (OwnedSemaphorePermit, Assignment), open: Gauge) -> Self {
         open.inc();
-        Self { open, _place: place }
+        Self { open, _places: places }
     }
 }
 

@@ -1,9 +1,9 @@
 //! The connections to one upstream: kept after use, bounded in number, closed when unused for too long.
 //!
-//! A permit belongs to every exchange, and with it to every connection of HTTP/1 in use. Resting ones need none: a new
-//! connection is made only when none rests, or in place of one, so that in use and at rest together never exceed the
-//! permits. Exchanges of HTTP/2 share connections, see [`multiplexed`](super::multiplexed); those that ask to switch
-//! protocols need HTTP/1.1.
+//! A permit belongs to every exchange, and with it to every connection of HTTP/1 in use. Resting ones need none. They rest with
+//! the [worker](crate::workers) that used them, and it is to use them again; but where a new connection would be one too many,
+//! that of another worker is taken, or closed, so that in use and at rest together never exceed the permits. Exchanges of HTTP/2
+//! share connections, see [`multiplexed`](super::multiplexed); those that ask to switch protocols need HTTP/1.1.
 
 use std::{
     collections::VecDeque,
@@ -30,13 +30,16 @@ use super::{
     open::Open,
     upload::UploadWatch,
 };
-use crate::{alarm::Alarm, body::RequestBody, config, stream::Tunnel};
+use crate::{alarm::Alarm, body::RequestBody, config, stream::Tunnel, workers};
 
 #[cfg(test)]
 mod tests;
 
 /// How often those that rest are looked at: nobody else would notice that their upstream has closed them.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// Workers whose connections rest apart from each other; beyond it two of them share a shelf, and nothing else changes.
+const SHELVES: usize = 64;
 
 /// Connections to one upstream.
 pub(super) struct Pool {
@@ -45,7 +48,8 @@ pub(super) struct Pool {
     idle_timeout: Duration,
     permits: Arc<Semaphore>,
     open: Gauge,
-    resting: Mutex<Resting>,
+    /// By the worker that watches them.
+    shelves: [Shelf; SHELVES],
     /// `None` where the upstream is not spoken to by HTTP/2.
     shared: Option<Multiplexed>,
 }
@@ -68,6 +72,11 @@ pub(super) struct Connection {
     reused: bool,
 }
 
+/// Connections at rest. On cache lines of its own, because those beside it are another processor's.
+#[derive(Default)]
+#[repr(align(128))]
+struct Shelf(Mutex<Resting>);
+
 #[derive(Default)]
 struct Resting {
     /// Longest unused in front. The last one in is the first to go out, so that those not needed grow old.
@@ -87,7 +96,7 @@ impl Pool {
             idle_timeout: config.idle_timeout,
             permits: Arc::new(Semaphore::new(config.max_connections.min(Semaphore::MAX_PERMITS))),
             open,
-            resting: Mutex::default(),
+            shelves: std::array::from_fn(|_| Shelf::default()),
         }
     }
 
@@ -112,7 +121,7 @@ impl Pool {
         Box::pin(self.connect(permit, !switches, deadline)).await
     }
 
-    /// The same, but no connection that rests, because one of them was found dead. That which rests longest makes room.
+    /// The same, but no connection that rests, because one of them was found dead.
     pub(super) async fn fresh(self: &Arc<Self>, switches: bool) -> Result<Lease, UpstreamError> {
         let deadline = Instant::now() + self.connect_timeout;
         let permit = self.permit(deadline).await?;
@@ -120,7 +129,6 @@ impl Pool {
         if let Some(shared) = shared {
             return Box::pin(self.share(shared, permit, deadline)).await;
         }
-        drop(self.resting().connections.pop_front());
         self.connect(permit, !switches, deadline).await
     }
 
@@ -163,6 +171,7 @@ impl Pool {
         offer_http2: bool,
         deadline: Instant,
     ) -> Result<Lease, UpstreamError> {
+        self.make_room();
         let Connected { stream, http2 } = self.connector.connect(offer_http2, deadline).await?;
         let open = Open::new(&self.open);
         if let Some(shared) = self.shared.as_ref().filter(|_| offer_http2) {
@@ -178,38 +187,68 @@ impl Pool {
     }
 
     fn take_rested(&self, now: Instant) -> Option<Box<Connection>> {
-        let (unused_until, connection) = self.resting().connections.pop_back()?;
+        let own = self.shelves[shelf_of_worker()].lock().connections.pop_back();
+        let (unused_until, connection) = own.or_else(|| self.take_from_others())?;
         (unused_until > now).then_some(connection)
     }
 
     fn put(self: &Arc<Self>, connection: Box<Connection>) {
-        let mut resting = self.resting();
+        let shelf = shelf_of_worker();
+        let mut resting = self.shelves[shelf].lock();
         resting.connections.push_back((Instant::now() + self.idle_timeout, connection));
         if !resting.swept {
             resting.swept = true;
-            tokio::spawn(sweep(Arc::downgrade(self)));
+            tokio::spawn(sweep(Arc::downgrade(self), shelf));
         }
     }
 
+    fn take_from_others(&self) -> Option<(Instant, Box<Connection>)> {
+        let mut shelves = self.shelves.iter();
+        if self.excess() > 0 { shelves.find_map(|shelf| shelf.lock().connections.pop_back()) } else { None }
+    }
+
+    /// Closes connections at rest that would be too many, on each shelf those first that rest for longest.
+    fn make_room(&self) {
+        for _ in 0..self.excess() {
+            drop(self.shelves.iter().find_map(|shelf| shelf.lock().connections.pop_front()));
+        }
+    }
+
+    /// How many connections at rest would be too many once all who have a permit also have a connection. Because whoever makes
+    /// one has its permit before, and is counted as both while it comes and goes, this is never too few.
+    fn excess(&self) -> usize {
+        let resting: usize = self.shelves.iter().map(|shelf| shelf.lock().connections.len()).sum();
+        resting.saturating_sub(self.permits.available_permits())
+    }
+
     /// Closes what is too old, or was closed by the upstream, and says when to come again: not at all when nothing is left.
-    fn close_unused(&self) -> Option<Instant> {
-        let mut resting = self.resting();
+    fn close_unused(&self, shelf: usize) -> Option<Instant> {
+        let mut resting = self.shelves[shelf].lock();
         let now = Instant::now();
         resting.connections.retain_mut(|(unused_until, connection)| *unused_until > now && connection.http.is_resting());
         let next = resting.connections.front().map(|(unused_until, _)| (now + LOOK).min(*unused_until));
         resting.swept = next.is_some();
         next
     }
+}
 
-    fn resting(&self) -> MutexGuard<'_, Resting> {
-        self.resting.lock().unwrap_or_else(PoisonError::into_inner)
+/// Where the connections rest that the worker who asks has used.
+fn shelf_of_worker() -> usize {
+    workers::current() % SHELVES
+}
+
+/// Runs while connections rest on a shelf; it holds the pool only for moments, so that it does not outlive it for longer than that.
+async fn sweep(pool: Weak<Pool>, shelf: usize) {
+    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_unused(shelf)) {
+        sleep_until(next).await;
     }
 }
 
-/// Runs while connections rest; it holds the pool only for moments, so that it does not outlive it for longer than that.
-async fn sweep(pool: Weak<Pool>) {
-    while let Some(next) = pool.upgrade().and_then(|pool| pool.close_unused()) {
-        sleep_until(next).await;
+// === impl Shelf ===
+
+impl Shelf {
+    fn lock(&self) -> MutexGuard<'_, Resting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

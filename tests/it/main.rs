@@ -31,6 +31,7 @@ mod edge_inherited;
 mod edge_overload;
 mod edge_restart;
 mod edge_tls;
+mod edge_workers;
 mod fetch;
 mod fleet_clock;
 mod fleet_cluster;

@@ -218,7 +218,8 @@ async fn a_client_has_only_so_many_sockets_and_a_closed_one_makes_room() {
     let refusal = third.response().await;
     assert_eq!((refusal.status, refusal.text()), (429, r#"{"error":"too_many_sockets"}"#));
     assert_eq!(refusal.field("retry-after"), Some("10"));
-    assert_eq!(open_sockets(&gate).await, "3");
+    // Each is told of the switch before its relay begins.
+    until(async || open_sockets(&gate).await == "3").await;
     first.send(CLOSE, 1000_u16.to_be_bytes()).await;
     first.closed().await;
     until(async || ask().await.0 == 101).await;

@@ -20,7 +20,10 @@ const LEVELS: [&[&str]; 6] = [
     &["app"],
     &["serve", "gate", "load", "otlp", "admin"],
     &["limiter", "upstream"],
-    &["config", "metrics", "shutdown", "body", "code", "peer", "log", "stream", "tls", "trace", "wire", "clients", "alarm"],
+    &[
+        "config", "metrics", "shutdown", "body", "code", "peer", "log", "stream", "tls", "trace", "wire", "clients",
+        "alarm", "workers",
+    ],
 ];
 
 /// Not written down in source, but done: each with what to do instead. Split, so that this table is not its own finding.

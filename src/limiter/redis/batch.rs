@@ -10,10 +10,13 @@
 use std::collections::VecDeque;
 
 use redis::Value;
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::script::Decision;
-use crate::limiter::MAX_CHARGES;
+use crate::{
+    limiter::MAX_CHARGES,
+    workers::{self, Caller},
+};
 
 /// The most charges of one call. It bounds how long Redis is busy with it, and everybody else waits: about a quarter of a
 /// millisecond.
@@ -29,7 +32,7 @@ pub(super) struct Gathering {
 /// A decision, and who waits for its answer.
 pub(super) struct Waiting {
     pub(super) decision: Decision,
-    pub(super) caller: oneshot::Sender<Value>,
+    pub(super) caller: Caller<Value>,
     /// Until when.
     pub(super) until: Instant,
 }
@@ -66,13 +69,13 @@ impl Gathering {
     pub(super) fn next(&mut self) -> Option<Batch> {
         let (mut batch, mut charges) = (Vec::new(), 0);
         while let Some(waiting) = self.waiting.front() {
-            if !waiting.caller.is_closed() {
+            if !waiting.caller.is_gone() {
                 charges += waiting.decision.charge_count();
                 if charges > CHARGES_MAX {
                     break;
                 }
             }
-            batch.extend(self.waiting.pop_front().filter(|waiting| !waiting.caller.is_closed()));
+            batch.extend(self.waiting.pop_front().filter(|waiting| !waiting.caller.is_gone()));
         }
         self.in_flight = !batch.is_empty();
         self.in_flight.then_some(Batch(batch))
@@ -98,38 +101,39 @@ impl Batch {
         match answer {
             Value::BulkString(bytes) if bytes.len() == length => {
                 let mut rest = &bytes[..];
-                for Waiting { decision, caller, .. } in self.0 {
+                workers::answer(self.0.into_iter().map(|Waiting { decision, caller, .. }| {
                     let (part, behind) = rest.split_at(decision.answer_length());
                     rest = behind;
-                    // Who has gone meanwhile needs no answer.
-                    let _ = caller.send(Value::BulkString(part.to_vec()));
-                }
+                    (caller, Value::BulkString(part.to_vec()))
+                }));
             }
-            whole => self.0.into_iter().for_each(|waiting| _ = waiting.caller.send(whole.clone())),
+            whole => workers::answer(self.0.into_iter().map(|waiting| (waiting.caller, whole.clone()))),
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio::sync::oneshot;
+
     use super::*;
     use crate::{
         config::Factor,
         limiter::{Charge, Limit, Terms, bucket::Bucket, key::KeyHasher, redis::script::Flow},
     };
 
-    type Caller = oneshot::Receiver<Value>;
+    type Answer = oneshot::Receiver<Value>;
 
     /// A decision of so many charges, and its caller.
-    fn waiting(charges: usize) -> (Waiting, Caller) {
+    fn waiting(charges: usize) -> (Waiting, Answer) {
         let limit = Limit { kind: Bucket { capacity: 10, rate: 1 }.into(), scale: None, slowest: Factor::ONE };
         let key = KeyHasher::new(None, "tests").start("limit").finish();
         let charges = vec![Charge { limit: &limit, key, cost: 1, terms: Terms::Take }; charges];
-        let (caller, receiver) = oneshot::channel();
-        (Waiting { decision: Decision::new(Flow::Take, &charges), caller, until: Instant::now() }, receiver)
+        let (caller, answer) = Caller::here();
+        (Waiting { decision: Decision::new(Flow::Take, &charges), caller, until: Instant::now() }, answer)
     }
 
-    fn add(gathering: &mut Gathering, charges: usize) -> Caller {
+    fn add(gathering: &mut Gathering, charges: usize) -> Answer {
         let (waiting, caller) = waiting(charges);
         gathering.add(waiting);
         caller
@@ -189,7 +193,7 @@ mod tests {
         };
         let bytes = |range: std::ops::Range<u8>| Value::BulkString(range.collect());
         let told =
-            |callers: Vec<Caller>| callers.into_iter().map(|mut caller| caller.try_recv().unwrap()).collect::<Vec<_>>();
+            |callers: Vec<Answer>| callers.into_iter().map(|mut caller| caller.try_recv().unwrap()).collect::<Vec<_>>();
         let (parted, callers) = batch();
         parted.answer(bytes(0..44));
         assert_eq!(told(callers), [bytes(0..17), bytes(17..44)]);

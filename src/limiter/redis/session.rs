@@ -27,7 +27,7 @@ use super::{
     script::{Decision, KeySpace, Script},
     slots::{GROUPS, Redirect},
 };
-use crate::{config::Address, limiter::StoreError, stream::turn};
+use crate::{config::Address, limiter::StoreError, stream::turn, workers::Caller};
 
 /// Calls that may await their answers. It bounds what a slow Redis can pile up here: callers beyond it are refused at once.
 /// Those whose callers went away are bounded by what the socket takes.
@@ -192,23 +192,19 @@ impl Session {
     }
 
     /// Has a decision wait for the call in flight; `None` where there is none, and now this one is.
-    fn gather(
-        &self,
-        group: u8,
-        waiting: impl FnOnce(oneshot::Sender<Value>) -> Waiting,
-    ) -> Option<oneshot::Receiver<Value>> {
+    fn gather(&self, group: u8, waiting: impl FnOnce(Caller<Value>) -> Waiting) -> Option<oneshot::Receiver<Value>> {
         let mut gathering = self.gathering(group);
         if gathering.begin() {
             return None;
         }
-        let (caller, answer) = oneshot::channel();
+        let (caller, answer) = Caller::here();
         gathering.add(waiting(caller));
         Some(answer)
     }
 
     /// Has the decision that a call is for wait with those who came meanwhile; `None` where nobody did.
-    fn lead(&self, group: u8, waiting: impl FnOnce(oneshot::Sender<Value>) -> Waiting) -> Option<oneshot::Receiver<Value>> {
-        let (caller, answer) = oneshot::channel();
+    fn lead(&self, group: u8, waiting: impl FnOnce(Caller<Value>) -> Waiting) -> Option<oneshot::Receiver<Value>> {
+        let (caller, answer) = Caller::here();
         self.gathering(group).lead(|| waiting(caller)).then_some(answer)
     }
 

@@ -22,6 +22,7 @@ use super::*;
 use crate::{config::Origin, upstream::response::ResponseBody};
 
 const PLACES: usize = 3;
+const WORKERS: usize = 2;
 const IDLE: Duration = Duration::from_secs(3);
 const CONNECT: Duration = Duration::from_millis(1);
 
@@ -31,10 +32,10 @@ const SWITCHING: &str = "HTTP/1.1 101 Switching Protocols\r\n\r\n";
 /// What happens next; numbers choose among those that it can happen to.
 #[derive(Debug, Clone, Copy)]
 enum Step {
-    /// A request begins.
-    Lease,
-    /// A request begins whose kept connection was found dead.
-    Fresh,
+    /// A request begins at a worker.
+    Lease(usize),
+    /// A request begins at a worker whose kept connection was found dead.
+    Fresh(usize),
     /// An answer comes, and is read to its end.
     Answered(usize, Answer),
     /// The head of an answer comes, and its connection is given back without the body.
@@ -73,10 +74,16 @@ struct Modelled {
     pool: Arc<Pool>,
     server: Server,
     requests: usize,
-    leased: Vec<(usize, Lease)>,
+    leased: Vec<Leased>,
     tunnels: Vec<Tunnel>,
-    /// The last one that came to rest is the last.
-    resting: Vec<Rested>,
+    /// By worker; the last one that came to rest is the last.
+    resting: [Vec<Rested>; WORKERS],
+}
+
+struct Leased {
+    number: usize,
+    worker: usize,
+    lease: Lease,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -89,8 +96,8 @@ struct Rested {
 fn step() -> impl Strategy<Value = Step> {
     let answer = prop_oneof![6 => Just(Answer::Whole), 1 => Just(Answer::Last), 1 => Just(Answer::TooMuch)];
     prop_oneof![
-        8 => Just(Step::Lease),
-        1 => Just(Step::Fresh),
+        8 => (0..WORKERS).prop_map(Step::Lease),
+        1 => (0..WORKERS).prop_map(Step::Fresh),
         8 => (any::<usize>(), answer).prop_map(|(which, answer)| Step::Answered(which, answer)),
         1 => any::<usize>().prop_map(Step::Unread),
         1 => any::<usize>().prop_map(Step::BrokenOff),
@@ -187,11 +194,20 @@ impl Modelled {
         };
         let pool = Arc::new(Pool::new(Connector::new(&config).unwrap(), &config, Gauge::default()));
         let server = Server::listen(listener);
-        Self { pool, server, requests: 0, leased: Vec::new(), tunnels: Vec::new(), resting: Vec::new() }
+        Self { pool, server, requests: 0, leased: Vec::new(), tunnels: Vec::new(), resting: Default::default() }
     }
 
     fn used(&self) -> usize {
         self.leased.len() + self.tunnels.len()
+    }
+
+    fn rested(&self) -> usize {
+        self.resting.iter().map(Vec::len).sum()
+    }
+
+    /// Whether one more in use leaves too little room for those that rest.
+    fn is_full(&self) -> bool {
+        self.used() + 1 + self.rested() > PLACES
     }
 
     async fn check(&self) {
@@ -200,26 +216,27 @@ impl Modelled {
             yield_now().await;
         }
         assert_eq!(self.pool.permits.available_permits(), PLACES - self.used(), "a place for each that is in use");
-        assert_eq!(self.pool.open.get(), i64::try_from(self.used() + self.resting.len()).unwrap(), "open connections");
-        assert!(self.used() + self.resting.len() <= PLACES);
+        assert_eq!(self.pool.open.get(), i64::try_from(self.used() + self.rested()).unwrap(), "open connections");
+        assert!(self.used() + self.rested() <= PLACES);
     }
 
     async fn take(&mut self, step: Step) {
         let leased = self.leased.len();
         match step {
-            Step::Lease | Step::Fresh => self.request(matches!(step, Step::Fresh)).await,
+            Step::Lease(worker) => self.request(worker, false).await,
+            Step::Fresh(worker) => self.request(worker, true).await,
             Step::Answered(which, answer) => {
                 if let Some(which) = chosen(which, leased) {
                     self.answer(which, answer).await;
                 }
             }
             Step::Unread(which) => {
-                if let Some((_, lease)) = self.answered(which, WHOLE.trim_end_matches("ok")).await {
+                if let Some(Leased { lease, .. }) = self.answered(which, WHOLE.trim_end_matches("ok")).await {
                     lease.give_back();
                 }
             }
             Step::BrokenOff(which) => {
-                if let Some((number, lease)) = self.answered(which, WHOLE.trim_end_matches('k')).await {
+                if let Some(Leased { number, lease, .. }) = self.answered(which, WHOLE.trim_end_matches('k')).await {
                     self.server.connections[number].shutdown().await.unwrap();
                     assert!(soon(ResponseBody::new(lease, IDLE).collect()).await.is_err());
                 }
@@ -227,7 +244,7 @@ impl Modelled {
             Step::Abandoned(which) => drop(chosen(which, leased).map(|which| self.leased.remove(which))),
             Step::Switched(which) => {
                 let lease = self.answered(which, SWITCHING).await;
-                self.tunnels.extend(lease.map(|(_, lease)| lease.into_tunnel().unwrap()));
+                self.tunnels.extend(lease.map(|leased| leased.lease.into_tunnel().unwrap()));
             }
             Step::TunnelEnds(which) => drop(chosen(which, self.tunnels.len()).map(|which| self.tunnels.remove(which))),
             Step::Spoilt(which, speaks) => self.spoil(which, speaks).await,
@@ -235,21 +252,15 @@ impl Modelled {
         }
     }
 
-    /// A request takes the connection that came to rest last, if it may be used, and else a new one.
-    async fn request(&mut self, fresh: bool) {
+    /// A request takes the connection that came to rest last with its worker, if it may be used; and where there is none, a new
+    /// one, or where that would be one too many, that of another worker.
+    async fn request(&mut self, worker: usize, fresh: bool) {
+        workers::pretend(worker);
         if self.used() == PLACES {
             let (lease, ()) = tokio::join!(self.pool.lease(false), advance(CONNECT));
             return assert!(matches!(lease, Err(UpstreamError::Busy)));
         }
-        while !fresh && self.resting.last().is_some_and(|rested| rested.spoilt) {
-            self.resting.pop();
-        }
-        let expected = if fresh {
-            drop(self.resting.drain(..self.resting.len().min(1)));
-            None
-        } else {
-            self.resting.pop().map(|rested| rested.number)
-        };
+        let expected = if fresh { self.close_for_one() } else { self.kept_for(worker) };
         let mut lease = if fresh { soon(self.pool.fresh(false)).await } else { soon(self.pool.lease(false)).await }.unwrap();
         self.requests += 1;
         let target = format!("/{}", self.requests);
@@ -261,15 +272,37 @@ impl Modelled {
         assert!(head.starts_with(&format!("GET {target} ")), "{head}");
         assert_eq!(number, expected.unwrap_or(known));
         assert_eq!(lease.is_reused(), expected.is_some());
-        self.leased.push((number, lease));
+        self.leased.push(Leased { number, worker, lease });
+    }
+
+    /// The connection that a request at a worker takes, after those that it finds spoilt.
+    fn kept_for(&mut self, worker: usize) -> Option<usize> {
+        loop {
+            let full = self.is_full();
+            let others = self.resting.iter().position(|resting| full && !resting.is_empty());
+            let shelf = if self.resting[worker].is_empty() { others? } else { worker };
+            let rested = self.resting[shelf].pop()?;
+            if !rested.spoilt {
+                return Some(rested.number);
+            }
+        }
+    }
+
+    /// Those that rest make room for a new connection.
+    fn close_for_one(&mut self) -> Option<usize> {
+        while self.is_full() {
+            self.resting.iter_mut().find(|resting| !resting.is_empty())?.remove(0);
+        }
+        None
     }
 
     /// One of those in use, whose answer has begun with these words.
-    async fn answered(&mut self, which: usize, words: &str) -> Option<(usize, Lease)> {
-        let (number, mut lease) = self.leased.remove(chosen(which, self.leased.len())?);
-        self.server.say(number, words).await;
-        assert!(soon(poll_fn(|context| lease.poll_response(context))).await.is_ok());
-        Some((number, lease))
+    async fn answered(&mut self, which: usize, words: &str) -> Option<Leased> {
+        let mut leased = self.leased.remove(chosen(which, self.leased.len())?);
+        workers::pretend(leased.worker);
+        self.server.say(leased.number, words).await;
+        assert!(soon(poll_fn(|context| leased.lease.poll_response(context))).await.is_ok());
+        Some(leased)
     }
 
     async fn answer(&mut self, which: usize, answer: Answer) {
@@ -278,26 +311,28 @@ impl Modelled {
             Answer::Last => WHOLE.replace("\r\n\r\n", "\r\nconnection: close\r\n\r\n"),
             Answer::TooMuch => WHOLE.repeat(2),
         };
-        let Some((number, lease)) = self.answered(which, &words).await else { return };
+        let Some(Leased { number, worker, lease }) = self.answered(which, &words).await else { return };
         let body = soon(ResponseBody::new(lease, IDLE).collect()).await.ok().unwrap();
         assert_eq!(body.to_bytes(), "ok");
         if matches!(answer, Answer::Whole) {
-            self.resting.push(Rested { number, until: Instant::now() + IDLE, spoilt: false });
+            self.resting[worker].push(Rested { number, until: Instant::now() + IDLE, spoilt: false });
         }
     }
 
     async fn spoil(&mut self, which: usize, speaks: bool) {
-        let Some(which) = chosen(which, self.resting.len()) else { return };
-        let Rested { number, spoilt: false, .. } = self.resting[which] else { return };
+        let shelf = usize::from(self.resting[0].is_empty());
+        let Some(which) = chosen(which, self.resting[shelf].len()) else { return };
+        let Rested { number, spoilt: false, .. } = self.resting[shelf][which] else { return };
         if speaks {
             self.server.say(number, "HTTP/1.1 200 OK\r\n\r\n").await;
         } else {
             self.server.connections[number].shutdown().await.unwrap();
         }
-        self.resting[which].spoilt = true;
+        self.resting[shelf][which].spoilt = true;
         // Until it has arrived.
         let peek = |context: &mut Context<'_>| {
-            self.pool.resting().connections[which].1.http.stream.tcp().poll_peek(context, &mut ReadBuf::new(&mut [0]))
+            let connection = &self.pool.shelves[shelf].lock().connections[which].1;
+            connection.http.stream.tcp().poll_peek(context, &mut ReadBuf::new(&mut [0]))
         };
         soon(poll_fn(peek)).await.unwrap();
     }
@@ -306,7 +341,9 @@ impl Modelled {
     async fn wait(&mut self, time: Duration) {
         advance(time).await;
         let now = Instant::now();
-        self.resting.retain(|rested| rested.until > now && !rested.spoilt);
+        for resting in &mut self.resting {
+            resting.retain(|rested| rested.until > now && !rested.spoilt);
+        }
     }
 
     /// When all have ended, all places are free; and when nothing has come for long, no connection is left.

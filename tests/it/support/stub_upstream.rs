@@ -3,7 +3,10 @@
 use std::{
     convert::Infallible,
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -27,6 +30,7 @@ type Answerer = dyn Fn(&Seen) -> Response<Full<Bytes>> + Send + Sync;
 pub struct StubUpstream {
     pub address: SocketAddr,
     seen: Arc<Mutex<Vec<Seen>>>,
+    connections: Arc<AtomicUsize>,
     task: tokio::task::JoinHandle<()>,
 }
 
@@ -42,14 +46,17 @@ impl StubUpstream {
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let (record, answer) = (Arc::clone(&seen), Arc::<Answerer>::from(Box::new(answer) as Box<Answerer>));
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (record, answer) = (Arc::clone(&record), Arc::clone(&answer));
                 let service = service_fn(move |request| respond(request, Arc::clone(&record), Arc::clone(&answer)));
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Self { address, seen, task }
+        Self { address, seen, connections, task }
     }
 
     /// Accepts connections, and answers each request only once a permit lets it; of those it records the heads as they come.
@@ -58,8 +65,11 @@ impl StubUpstream {
         let address = listener.local_addr().unwrap();
         let seen = Arc::<Mutex<Vec<Seen>>>::default();
         let record = Arc::clone(&seen);
+        let connections = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&connections);
         let task = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::Relaxed);
                 let (permits, record) = (Arc::clone(&permits), Arc::clone(&record));
                 let service = service_fn(move |request: Request<Incoming>| {
                     let permits = Arc::clone(&permits);
@@ -74,7 +84,12 @@ impl StubUpstream {
                 tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
             }
         });
-        Self { address, seen, task }
+        Self { address, seen, connections, task }
+    }
+
+    /// How many connections there have been.
+    pub fn connections(&self) -> usize {
+        self.connections.load(Ordering::Relaxed)
     }
 
     /// Every request so far.

@@ -2,6 +2,7 @@
 
 use std::{
     net::SocketAddr,
+    num::NonZero,
     sync::{Arc, Mutex},
 };
 
@@ -9,9 +10,13 @@ use cxgate::{
     app::{App, ReloadError, Reloaded, Reloads},
     config::{Config, LimitKind, Loaded, Origin, TokenBucket},
     shutdown::Shutdown,
+    workers::Workers,
 };
 
 use super::redis_server::RedisServer;
+
+/// Threads that serve, so that whatever is tested holds across them.
+pub const WORKERS: usize = 3;
 
 /// A running daemon.
 pub struct TestGate {
@@ -37,7 +42,8 @@ impl TestGate {
             let (warnings, origin) = (Vec::new(), "test".to_owned());
             Ok(Loaded { config: read.lock().unwrap().clone(), warnings, origin })
         };
-        let app = App::bind(config).unwrap().rereading(read);
+        let workers = Workers::start(NonZero::new(WORKERS).unwrap()).unwrap();
+        let app = App::bind(config).unwrap().rereading(read).served_by(workers);
         let (shutdown, reloads) = (Shutdown::default(), app.reloads());
         let (proxy, admin) = (app.proxy_address(), app.admin_address());
         tokio::spawn(app.run(shutdown.clone()));
