@@ -188,6 +188,8 @@ fn cxgate(port: u16, Work { upstream, limit, limits, .. }: Work<'_>, stores: &[S
 
 fn nginx(port: u16, Work { folder, upstream, limit, .. }: Work<'_>) -> String {
     let (zone, limit) = limit.map_or_else(Default::default, |(capacity, rate)| {
+        // It knows no rate below one.
+        let rate = rate.max(1.0);
         let zone = format!("limit_req_zone $http_x_client_id zone=clients:64m rate={rate}r/s; limit_req_status 429;");
         (zone, format!("limit_req zone=clients burst={} nodelay;", capacity - 1))
     });

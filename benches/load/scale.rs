@@ -21,20 +21,25 @@ struct Case {
 
 const FEW: Case = Case { name: "1,000 clients", clients: 1_000, connections: 64, limits: 1 };
 
-/// Each with what it is compared with first.
-const GROWTHS: [&[Case]; 3] = [
-    &[
-        FEW,
-        Case { name: "10,000 clients", clients: 10_000, ..FEW },
-        Case { name: "100,000 clients", clients: 100_000, ..FEW },
-        Case { name: "1,000,000 clients", clients: 1_000_000, ..FEW },
-    ],
-    &[
-        Case { name: "10 connections", connections: 10, ..FEW },
-        Case { name: "1,000 connections", connections: 1_000, ..FEW },
-        Case { name: "10,000 connections", connections: 10_000, ..FEW },
-    ],
-    &[Case { name: "1 limit", ..FEW }, Case { name: "5 limits", limits: 5, ..FEW }],
+/// Each begins with what the others are compared with.
+const CLIENTS: &[Case] = &[
+    FEW,
+    Case { name: "10,000 clients", clients: 10_000, ..FEW },
+    Case { name: "100,000 clients", clients: 100_000, ..FEW },
+    Case { name: "1,000,000 clients", clients: 1_000_000, ..FEW },
+];
+const CONNECTIONS: &[Case] = &[
+    Case { name: "10 connections", connections: 10, ..FEW },
+    Case { name: "1,000 connections", connections: 1_000, ..FEW },
+    Case { name: "10,000 connections", connections: 10_000, ..FEW },
+];
+const LIMITS: &[Case] = &[Case { name: "1 limit", ..FEW }, Case { name: "5 limits", limits: 5, ..FEW }];
+
+/// What is measured of whom: nginx tells what more connections cost the kernel.
+const MEASURED: [(Program, &[&[Case]]); 3] = [
+    (Program::Nginx, &[CONNECTIONS]),
+    (Program::Cxgate, &[CLIENTS, CONNECTIONS, LIMITS]),
+    (Program::CxgateOnRedis, &[CLIENTS, CONNECTIONS, LIMITS]),
 ];
 
 /// What a bucket fills with; slowly, so that none is full again, and forgotten, while it is measured.
@@ -56,16 +61,16 @@ struct Shown {
     resident: f64,
 }
 
-/// Measures cxgate on both stores, case by case in turns, and prints medians.
+/// Measures cxgate on both stores, and nginx, case by case in turns, and prints medians.
 pub async fn print(plan: Plan, upstream: SocketAddr) {
-    for program in [Program::Cxgate, Program::CxgateOnRedis] {
+    for (program, growths) in MEASURED {
         if let Some(missing) = program.missing() {
             println!("\n{}: not measured, {missing} is not installed", program.name());
             continue;
         }
         println!("\n{}, as there is more of everything", program.name());
         println!("{:<20}{:>10}{:>12}{:>14}{:>14}", "", "CPU µs", "Redis µs", "RSS MiB", "ratio");
-        for growth in GROWTHS {
+        for growth in growths {
             print_growth(plan, program, growth, upstream).await;
         }
     }
