@@ -208,14 +208,13 @@ impl Gate {
         }
         let timed = route.as_ref().is_some_and(|route| route.server_timing);
         let timing_origin = grant.as_ref().filter(|_| timed).map(Grant::origin);
-        let mut response = inner.say(outcome, grant);
+        let mut response = inner.say(outcome, grant, &request_id);
         if let Some(origin) = timing_origin {
             timing::permit(response.headers_mut(), origin);
         }
 
         let counters = route.as_ref().map_or(&inner.counters.without_route, |route| &route.counters);
         counters.answered(response.status(), received);
-        response.headers_mut().insert(X_REQUEST_ID, request_id.to_header());
         if let Some(entry) = &mut entry {
             entry.answered(&response);
         }
@@ -274,9 +273,10 @@ impl Inner {
     }
 
     /// The answer that an outcome becomes, readable by the page that asked where it may be.
-    fn say(&self, outcome: Outcome, grant: Option<Grant>) -> Response {
+    fn say(&self, outcome: Outcome, grant: Option<Grant>, request_id: &RequestId) -> Response {
         match outcome {
             Ok(mut response) => {
+                response.headers_mut().insert(X_REQUEST_ID, request_id.to_header());
                 if grant.is_some() {
                     cors::expose(response.headers_mut());
                 }
@@ -284,7 +284,7 @@ impl Inner {
             }
             Err(rejection) => {
                 self.counters.rejections[rejection.code() as usize].inc();
-                let mut response = rejection.into_response();
+                let mut response = rejection.into_response(request_id);
                 if let Some(grant) = grant {
                     grant.permit(response.headers_mut());
                 }

@@ -15,6 +15,7 @@ use memchr::memchr;
 
 pub mod body;
 pub mod chunks;
+pub mod fields;
 mod head;
 pub mod request;
 pub mod response;

@@ -53,7 +53,7 @@ use super::{
     engine::Engine,
     read::Query,
 };
-use crate::body::RequestBody;
+use crate::{body::RequestBody, wire::fields::BringsFields};
 
 /// Open streams of events; each costs a task and a page a second.
 const WATCHERS: usize = 16;
@@ -288,6 +288,8 @@ impl Part {
 }
 
 // === impl Events ===
+
+impl BringsFields for Events {}
 
 impl Body for Events {
     type Data = Bytes;

@@ -206,14 +206,16 @@ impl Entry {
             _ => None,
         };
         let code = rejection.code();
-        self.answer = Some(Answer { status: code.status(), retry_after: None, rejection: Some((code.as_str(), limit)) });
+        let (status, retry_after) = (code.status(), rejection.retry_after());
+        self.answer = Some(Answer { status, retry_after, rejection: Some((code.as_str(), limit)) });
     }
 
     /// The head of its answer.
     pub fn answered(&mut self, response: &Response) {
-        let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| text(value)?.parse().ok());
-        let rejection = self.answer.take().and_then(|answer| answer.rejection);
-        self.answer = Some(Answer { status: response.status(), retry_after, rejection });
+        if self.answer.is_none() {
+            let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| text(value)?.parse().ok());
+            self.answer = Some(Answer { status: response.status(), retry_after, rejection: None });
+        }
     }
 
     fn decision(&self, findings: &Findings) -> Decision {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use hyper::{HeaderMap, header::ACCEPT};
 
-use super::{numbers, quota::QuotaFields};
+use super::quota::QuotaFields;
 
 /// A refusal, with all that is said about it.
 #[derive(Debug)]
@@ -35,23 +35,21 @@ impl Limited {
         self.fields.as_ref().map(|fields| fields.remaining)
     }
 
+    /// What kind of document its body is.
+    pub fn content_type(&self) -> &'static str {
+        if self.problem_json { "application/problem+json" } else { "application/json" }
+    }
+
     /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
     pub fn body(&self) -> String {
-        let mut body = String::with_capacity(if self.problem_json { 320 } else { 96 });
-        body.push('{');
-        if self.problem_json {
-            body.push_str(concat!(
-                r#""type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
-                r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":[""#,
-            ));
-            body.push_str(&self.limit);
-            body.push_str(r#""],"#);
-        }
-        body.push_str(r#""error":"rate_limit_exceeded","retry_after":"#);
-        numbers::push(&mut body, self.retry_after);
-        body.push_str(r#","limit":""#);
-        body.push_str(&self.limit);
-        body.push_str(r#""}"#);
-        body
+        const PROBLEM: &str = concat!(
+            r#""type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
+            r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":[""#,
+        );
+        let [about, policy, end] = if self.problem_json { [PROBLEM, &self.limit, r#""],"#] } else { [""; 3] };
+        let mut seconds = itoa::Buffer::new();
+        let seconds = seconds.format(self.retry_after);
+        let [error, limit] = [r#""error":"rate_limit_exceeded","retry_after":"#, r#","limit":""#];
+        ["{", about, policy, end, error, seconds, limit, &self.limit, r#""}"#].concat()
     }
 }

@@ -60,7 +60,9 @@ impl Preflights {
             }
             Decision::Unlimited => Ok(()),
             Decision::Refused { standings } => {
-                Err(question::refuse(std::slice::from_ref(limit), &[charge], None, &standings, call.request.headers()))
+                let (limits, charges) = (std::slice::from_ref(limit), [charge]);
+                let waits = question::waits(&charges, &standings);
+                Err(question::refuse(limits, &charges, &waits, None, &standings, call.request.headers()))
             }
             Decision::Unavailable { retry_after } => Err(Rejection::StoreUnavailable { retry_after }),
         }

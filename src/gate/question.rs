@@ -135,8 +135,7 @@ impl<'a> Question<'a> {
     /// Counts a refusal and says what to wait for: the limit or the guard that takes longest.
     pub fn refused(&self, standings: &[Standing], headers: &HeaderMap) -> Rejection {
         let limits = self.limits.len();
-        let wait = |(charge, standing): (&Charge<'_>, &Standing)| charge.limit.wait(standing, charge.cost);
-        let waits: ArrayVec<Duration, MAX_CHARGES> = self.charges.iter().zip(standings).map(wait).collect();
+        let waits = waits(&self.charges, standings);
         let refusing = self.guards.iter().zip(&waits[limits..]).filter(|(_, wait)| !wait.is_zero());
         refusing.clone().for_each(|(guard, _)| _ = guard.refused.inc());
         let longest = waits[..limits].iter().max().copied().unwrap_or_default();
@@ -145,7 +144,7 @@ impl<'a> Question<'a> {
                 count_refusals(self.limits, standings);
                 Limited::new(Arc::clone(&guard.name), retry_after_seconds(*wait), None, headers).into()
             }
-            _ => refuse(self.limits, &self.charges, self.policy(), standings, headers),
+            _ => refuse(self.limits, &self.charges, &waits, self.policy(), standings, headers),
         }
     }
 }
@@ -157,16 +156,23 @@ fn count_refusals(limits: &[RouteLimit], standings: &[Standing]) {
     }
 }
 
-/// The refusal of a request with `headers` by the limits that lack tokens for their `charges`; they are counted.
+/// How long each of `charges` is to be waited for.
+pub fn waits(charges: &[Charge<'_>], standings: &[Standing]) -> ArrayVec<Duration, MAX_CHARGES> {
+    charges.iter().zip(standings).map(|(charge, standing)| charge.limit.wait(standing, charge.cost)).collect()
+}
+
+/// The refusal of a request with `headers` by the limits that lack tokens for their `charges`, and are to be waited for as long
+/// as `waits` say; they are counted.
 pub fn refuse(
     limits: &[RouteLimit],
     charges: &[Charge<'_>],
+    waits: &[Duration],
     policy: Option<HeaderValue>,
     standings: &[Standing],
     headers: &HeaderMap,
 ) -> Rejection {
     count_refusals(limits, standings);
-    match QuotaFields::refused(limits, charges, policy, standings) {
+    match QuotaFields::refused(limits, charges, waits, policy, standings) {
         Some((tightest, fields)) => {
             Limited::new(Arc::clone(&limits[tightest].name), fields.reset, Some(fields), headers).into()
         }

@@ -1,13 +1,18 @@
 //! The fields that tell a client how much of its quota is left: the customary `X-RateLimit-*` of the tightest limit, and
 //! `RateLimit` with `RateLimit-Policy` of all limits (draft-ietf-httpapi-ratelimit-headers, structured fields).
 
+use std::time::Duration;
+
 use hyper::{
     HeaderMap,
     header::{HeaderName, HeaderValue},
 };
 
 use super::{limit::RouteLimit, numbers};
-use crate::limiter::{Charge, Kind, Limit, Standing, bucket::MICRO, retry_after_seconds};
+use crate::{
+    limiter::{Charge, Kind, Limit, Standing, bucket::MICRO, retry_after_seconds},
+    wire::fields::FieldLines,
+};
 
 const X_RATELIMIT_LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const X_RATELIMIT_REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -28,7 +33,7 @@ pub struct QuotaFields {
     /// Seconds, rounded up, until it holds one more, or, after a refusal, until the request would pass.
     pub reset: u64,
     /// The `RateLimit` field.
-    list: HeaderValue,
+    list: String,
     /// The `RateLimit-Policy` field.
     policy: Option<HeaderValue>,
 }
@@ -52,61 +57,64 @@ impl QuotaFields {
         policy: Option<HeaderValue>,
         standings: &[Standing],
     ) -> Option<Self> {
-        let items = || {
-            let charged = limits.iter().zip(charges).zip(standings);
-            charged.map(|((limit, charge), standing)| Item::admitted(&limit.name, charge.limit, standing))
-        };
+        let charged = limits.iter().zip(charges).zip(standings);
+        let items = charged.map(|((limit, charge), standing)| Item::admitted(&limit.name, charge.limit, standing));
         let tightest = limits.iter().zip(standings).enumerate();
         let (tightest, _) = tightest.min_by_key(|(_, (limit, standing))| standing.tokens / limit.cost.max(1))?;
-        Some(Self::new(policy, items, &items().nth(tightest)?))
+        Self::new(policy, items, tightest)
     }
 
-    /// After at least one of `limits` refused: the tightest is the one to wait for longest. Returns which that is.
+    /// After at least one of `limits` refused, so that so long is to be waited for each: the tightest is the one to wait for
+    /// longest. Returns which that is.
     pub fn refused(
         limits: &[RouteLimit],
         charges: &[Charge<'_>],
+        waits: &[Duration],
         policy: Option<HeaderValue>,
         standings: &[Standing],
     ) -> Option<(usize, Self)> {
-        let items = || {
-            let charged = limits.iter().zip(charges).zip(standings);
-            charged.map(|((limit, charge), standing)| Item::refused(&limit.name, charge, standing))
-        };
-        let charged = charges.iter().take(limits.len()).zip(standings);
-        let waits = charged.map(|(charge, standing)| charge.limit.wait(standing, charge.cost));
-        let (tightest, _) = waits.enumerate().max_by_key(|(_, wait)| *wait)?;
-        Some((tightest, Self::new(policy, items, &items().nth(tightest)?)))
+        let charged = limits.iter().zip(charges).zip(standings).zip(waits);
+        let items = charged.map(|(((limit, charge), standing), wait)| Item::refused(&limit.name, charge, standing, *wait));
+        let (tightest, _) = waits.iter().take(limits.len()).enumerate().max_by_key(|(_, wait)| **wait)?;
+        Some((tightest, Self::new(policy, items, tightest)?))
     }
 
-    fn new<'a, I: Iterator<Item = Item<'a>>>(
-        policy: Option<HeaderValue>,
-        items: impl Fn() -> I,
-        tightest: &Item<'_>,
-    ) -> Self {
+    fn new<'a>(policy: Option<HeaderValue>, items: impl Iterator<Item = Item<'a>>, tightest: usize) -> Option<Self> {
         let mut list = String::with_capacity(64);
-        for (position, Item { name, remaining, reset, .. }) in items().enumerate() {
+        let mut most_telling = None;
+        for (position, item) in items.enumerate() {
+            let Item { name, remaining, reset, .. } = item;
             list.push_str(if position == 0 { "\"" } else { ", \"" });
             list.push_str(name);
             list.push_str("\";r=");
             numbers::push(&mut list, remaining.min(LARGEST_INTEGER));
             list.push_str(";t=");
             numbers::push(&mut list, reset.min(LARGEST_INTEGER));
+            if position == tightest {
+                most_telling = Some((item.most, remaining, reset));
+            }
         }
-        Self {
-            limit: tightest.most,
-            remaining: tightest.remaining,
-            reset: tightest.reset,
-            list: HeaderValue::try_from(list).unwrap_or_else(|_| HeaderValue::from_static("")),
-            policy,
+        let (limit, remaining, reset) = most_telling?;
+        Some(Self { limit, remaining, reset, list, policy })
+    }
+
+    /// Writes the fields of an answer of our own.
+    pub fn write(&self, fields: &mut FieldLines) {
+        fields.push(&X_RATELIMIT_LIMIT, itoa::Buffer::new().format(self.limit));
+        fields.push(&X_RATELIMIT_REMAINING, itoa::Buffer::new().format(self.remaining));
+        fields.push(&X_RATELIMIT_RESET, itoa::Buffer::new().format(self.reset));
+        fields.push(&RATELIMIT, &self.list);
+        if let Some(policy) = self.policy.as_ref().and_then(|policy| policy.to_str().ok()) {
+            fields.push(&RATELIMIT_POLICY, policy);
         }
     }
 
-    /// Writes the fields. An upstream's own `RateLimit` items stay, in front of ours.
+    /// Adds the fields to the upstream's answer. An upstream's own `RateLimit` items stay, in front of ours.
     pub fn apply(self, headers: &mut HeaderMap) {
         headers.insert(X_RATELIMIT_LIMIT, numbers::field(self.limit));
         headers.insert(X_RATELIMIT_REMAINING, numbers::field(self.remaining));
         headers.insert(X_RATELIMIT_RESET, numbers::field(self.reset));
-        headers.append(RATELIMIT, self.list);
+        headers.extend(HeaderValue::try_from(self.list).ok().map(|list| (RATELIMIT, list)));
         if let Some(policy) = self.policy {
             headers.append(RATELIMIT_POLICY, policy);
         }
@@ -131,23 +139,23 @@ pub fn policy<'a>(limits: impl Iterator<Item = (&'a str, Kind)>) -> Option<Heade
 
 impl<'a> Item<'a> {
     fn admitted(name: &'a str, limit: &Limit, standing: &Standing) -> Self {
-        let until_next = limit.until_next_token(standing);
-        let reset = if until_next.is_zero() { 0 } else { retry_after_seconds(until_next) };
-        let most = limit.untouched(standing.factor).tokens / MICRO;
-        Self { name, most, remaining: standing.tokens / MICRO, reset }
+        Self::new(name, limit, standing, limit.until_next_token(standing))
     }
 
-    fn refused(name: &'a str, charge: &Charge<'_>, standing: &Standing) -> Self {
-        let wait = charge.limit.wait(standing, charge.cost);
-        let admitted = Self::admitted(name, charge.limit, standing);
-        if wait.is_zero() { admitted } else { Self { reset: retry_after_seconds(wait), ..admitted } }
+    fn refused(name: &'a str, charge: &Charge<'_>, standing: &Standing, wait: Duration) -> Self {
+        let until = if wait.is_zero() { charge.limit.until_next_token(standing) } else { wait };
+        Self::new(name, charge.limit, standing, until)
+    }
+
+    fn new(name: &'a str, limit: &Limit, standing: &Standing, until: Duration) -> Self {
+        let reset = if until.is_zero() { 0 } else { retry_after_seconds(until) };
+        let most = limit.untouched(standing.factor).tokens / MICRO;
+        Self { name, most, remaining: standing.tokens / MICRO, reset }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::config::{LimitKind, Rate, SlidingWindow, TokenBucket};
 

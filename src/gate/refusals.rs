@@ -7,8 +7,7 @@ use hyper::{StatusCode, header::RETRY_AFTER};
 use super::{
     Outcome,
     call::Call,
-    in_flight,
-    rejection::{Rejection, SOCKETS_RETRY_AFTER},
+    rejection::Rejection,
     stage::{Next, Stage},
     violation::{Seen, ViolationLog},
 };
@@ -24,22 +23,18 @@ impl Stage for Refusals {
         let Self(log) = self;
         let asked = call.request.uri().clone();
         let outcome = next.call(call).await;
-        let seen = || Seen { uri: asked, ..call.seen() };
+        let (client, seen) = (&call.client, || Seen { uri: asked, ..call.seen() });
         match &outcome {
-            Err(Rejection::Limited(limited)) => {
-                log.refused(&seen(), &limited.limit, Some(limited.retry_after), limited.remaining());
-            }
-            Err(Rejection::TooManySockets) => {
-                log.refused(&seen(), &log.sockets_name, Some(SOCKETS_RETRY_AFTER.as_secs()), None);
-            }
-            Err(Rejection::TooManyInFlight) => {
-                log.refused(&seen(), &log.in_flight_name, Some(in_flight::RETRY_AFTER_SECONDS), None);
+            Err(rejection) => {
+                if let Some((limit, remaining)) = refusing(log, rejection) {
+                    log.refused(client, seen, limit, rejection.retry_after(), remaining);
+                }
             }
             Ok(response) if response.status() == StatusCode::TOO_MANY_REQUESTS => {
                 let retry_after = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok()?.parse().ok());
-                log.refused_upstream(&seen(), retry_after);
+                log.refused_upstream(client, seen, retry_after);
             }
-            _ => {}
+            Ok(_) => {}
         }
         outcome
     }
@@ -47,10 +42,18 @@ impl Stage for Refusals {
 
 /// Counts, and tells of, a request that passes only because its route's mode is shadow.
 pub fn would_refuse(log: &ViolationLog, seen: &Seen, rejection: &Rejection) {
-    let (limit, retry_after, remaining) = match rejection {
-        Rejection::Limited(limited) => (Arc::clone(&limited.limit), Some(limited.retry_after), limited.remaining()),
-        Rejection::TooManySockets => (Arc::clone(&log.sockets_name), Some(SOCKETS_RETRY_AFTER.as_secs()), None),
-        other => (other.code().as_str().into(), None, None),
-    };
-    log.would_refuse(seen, &limit, retry_after, remaining);
+    match refusing(log, rejection) {
+        Some((limit, remaining)) => log.would_refuse(seen, limit, rejection.retry_after(), remaining),
+        None => log.would_refuse(seen, &rejection.code().as_str().into(), None, None),
+    }
+}
+
+/// The limit that refused, and whole tokens left in it; `None` where none did.
+fn refusing<'r>(log: &'r ViolationLog, rejection: &'r Rejection) -> Option<(&'r Arc<str>, Option<u64>)> {
+    match rejection {
+        Rejection::Limited(limited) => Some((&limited.limit, limited.remaining())),
+        Rejection::TooManySockets => Some((&log.sockets_name, None)),
+        Rejection::TooManyInFlight => Some((&log.in_flight_name, None)),
+        _ => None,
+    }
 }

@@ -5,17 +5,17 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use hyper::{
-    HeaderMap, Method,
+    Method,
     header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
 use super::{
     bad_request::BadRequest,
+    headers::X_REQUEST_ID,
     in_flight::{self, TooMany},
     limited::Limited,
-    numbers,
+    request_id::RequestId,
     response::{Response, ResponseBody},
     route::Unrouted,
 };
@@ -24,6 +24,7 @@ use crate::{
     code::Code,
     limiter::{places::NoPlace, retry_after_seconds},
     upstream::{ConnectError, UpstreamError},
+    wire::fields::FieldLines,
 };
 
 /// Why a request goes no further.
@@ -58,12 +59,9 @@ pub enum Rejection {
 }
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
-const JSON: HeaderValue = HeaderValue::from_static("application/json");
-const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 
-/// Room for the fields of a refusal, and for those that the answer gets on its way out; so the map is made once.
-const FIELDS: usize = 14;
+/// Room for the fields of most answers, in bytes.
+const FIELDS: usize = 512;
 
 /// How long to stay away when every connection to the upstream is taken.
 const BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -98,43 +96,51 @@ impl Rejection {
         }
     }
 
-    /// The answer it becomes.
-    pub fn into_response(self) -> Response {
-        let code = self.code();
-        let mut response = Response::new(ResponseBody::own(Bytes::new()));
-        *response.status_mut() = code.status();
-        let headers = response.headers_mut();
-        headers.reserve(FIELDS);
-        headers.insert(CONTENT_TYPE, JSON);
-        headers.insert(CACHE_CONTROL, NO_STORE);
-        let mut body = None;
+    /// Whole seconds after which it is worth trying again, where that can be said.
+    pub fn retry_after(&self) -> Option<u64> {
         match self {
-            Self::NoRoute | Self::CredentialsUnavailable => {}
-            Self::MethodNotAllowed { allowed } => {
-                let allowed = allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", ");
-                headers.extend(HeaderValue::try_from(allowed).ok().map(|value| (ALLOW, value)));
-            }
-            Self::Limited(limited) => {
-                if limited.problem_json {
-                    headers.insert(CONTENT_TYPE, PROBLEM_JSON);
-                }
-                body = Some(limited.body());
-                set_retry_after(headers, limited.retry_after);
-                limited.fields.into_iter().for_each(|fields| fields.apply(headers));
-            }
-            Self::StoreUnavailable { retry_after } => set_retry_after(headers, retry_after_seconds(retry_after)),
-            Self::TooManySockets => set_retry_after(headers, retry_after_seconds(SOCKETS_RETRY_AFTER)),
-            Self::TooManyInFlight => set_retry_after(headers, in_flight::RETRY_AFTER_SECONDS),
-            Self::BadRequest(_) | Self::Body(_) | Self::Upstream(UpstreamError::Request(_)) => close(headers),
-            Self::Upstream(error) => {
-                if code == Code::UpstreamBusy {
-                    set_retry_after(headers, retry_after_seconds(BUSY_RETRY_AFTER));
-                }
-                headers.insert(PROXY_STATUS, proxy_status(&error));
-            }
+            Self::Limited(limited) => Some(limited.retry_after),
+            Self::StoreUnavailable { retry_after } => Some(retry_after_seconds(*retry_after)),
+            Self::TooManySockets => Some(retry_after_seconds(SOCKETS_RETRY_AFTER)),
+            Self::TooManyInFlight => Some(in_flight::RETRY_AFTER_SECONDS),
+            Self::Upstream(UpstreamError::Busy) => Some(retry_after_seconds(BUSY_RETRY_AFTER)),
+            _ => None,
         }
-        *response.body_mut() = ResponseBody::own(body.unwrap_or_else(|| code.body()));
+    }
+
+    /// The answer it becomes. Its fields are in words already, but for what is to be done with the connection.
+    pub fn into_response(self, request_id: &RequestId) -> Response {
+        let code = self.code();
+        let limited = if let Self::Limited(limited) = &self { Some(limited) } else { None };
+        let mut fields = FieldLines::with_capacity(FIELDS);
+        fields.push(&CONTENT_TYPE, limited.map_or("application/json", |limited| limited.content_type()));
+        fields.push(&CACHE_CONTROL, "no-store");
+        if let Some(seconds) = self.retry_after() {
+            fields.push(&RETRY_AFTER, itoa::Buffer::new().format(seconds));
+        }
+        match &self {
+            Self::MethodNotAllowed { allowed } => {
+                fields.push(&ALLOW, &allowed.iter().map(Method::as_str).collect::<Vec<_>>().join(", "));
+            }
+            Self::Limited(limited) => limited.fields.iter().for_each(|quota| quota.write(&mut fields)),
+            Self::Upstream(error) if !matches!(error, UpstreamError::Request(_)) => {
+                fields.push(&PROXY_STATUS, proxy_status(error));
+            }
+            _ => {}
+        }
+        fields.push(&X_REQUEST_ID, request_id.as_str());
+        let body = limited.map_or_else(|| code.body(), |limited| limited.body());
+        let mut response = Response::new(ResponseBody::own_with(fields, body));
+        *response.status_mut() = code.status();
+        if self.ends_connection() {
+            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+        }
         response
+    }
+
+    /// Whether the rest of what such a client sends is not to be trusted.
+    fn ends_connection(&self) -> bool {
+        matches!(self, Self::BadRequest(_) | Self::Body(_) | Self::Upstream(UpstreamError::Request(_)))
     }
 }
 
@@ -175,15 +181,6 @@ impl From<NoPlace> for Rejection {
     }
 }
 
-/// The rest of what such a client sends is not to be trusted.
-fn close(headers: &mut HeaderMap) {
-    headers.insert(CONNECTION, HeaderValue::from_static("close"));
-}
-
-fn set_retry_after(headers: &mut HeaderMap, seconds: u64) {
-    headers.insert(RETRY_AFTER, numbers::field(seconds));
-}
-
 fn upstream_code(error: &UpstreamError) -> Code {
     match error {
         UpstreamError::Connect(_) => Code::UpstreamUnreachable,
@@ -194,8 +191,8 @@ fn upstream_code(error: &UpstreamError) -> Code {
 }
 
 /// Names the cause in the words of RFC 9209, section 2.3.
-fn proxy_status(error: &UpstreamError) -> HeaderValue {
-    HeaderValue::from_static(match error {
+fn proxy_status(error: &UpstreamError) -> &'static str {
+    match error {
         UpstreamError::Connect(ConnectError::Lookup(_)) => "cxgate; error=dns_error",
         UpstreamError::Connect(ConnectError::Tcp(_)) => "cxgate; error=connection_refused",
         UpstreamError::Connect(ConnectError::Tls(_)) => "cxgate; error=tls_protocol_error",
@@ -205,19 +202,26 @@ fn proxy_status(error: &UpstreamError) -> HeaderValue {
         UpstreamError::Protocol(_) => "cxgate; error=http_protocol_error",
         UpstreamError::Refused => "cxgate; error=connection_terminated",
         UpstreamError::Request(_) => "cxgate; error=http_request_error",
-    })
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use hyper::HeaderMap;
+
     use super::*;
+    use crate::wire::fields::BringsFields;
 
     #[test]
     fn an_answer_of_our_own_is_json_with_its_code_and_is_not_stored() {
-        let response = Rejection::MethodNotAllowed { allowed: vec![Method::GET, Method::POST] }.into_response();
+        let rejection = Rejection::MethodNotAllowed { allowed: vec![Method::GET, Method::POST] };
+        let mut response = rejection.into_response(&RequestId::from_headers(&HeaderMap::new()));
         assert_eq!(response.status(), 405);
-        assert_eq!(response.headers()[ALLOW], "GET, POST");
-        assert_eq!(response.headers()[CONTENT_TYPE], "application/json");
-        assert_eq!(response.headers()[CACHE_CONTROL], "no-store");
+        let mut headers = HeaderMap::new();
+        response.body_mut().take_fields().add_to(&mut headers);
+        assert_eq!(headers[ALLOW], "GET, POST");
+        assert_eq!(headers[CONTENT_TYPE], "application/json");
+        assert_eq!(headers[CACHE_CONTROL], "no-store");
+        assert_eq!(headers[X_REQUEST_ID].len(), 32);
     }
 }

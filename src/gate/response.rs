@@ -11,7 +11,10 @@ use http_body_util::Full;
 use prometheus_client::metrics::gauge::Gauge;
 
 use super::in_flight::Place;
-use crate::upstream;
+use crate::{
+    upstream,
+    wire::fields::{BringsFields, FieldLines},
+};
 
 /// A response of the gate.
 pub type Response = hyper::Response<ResponseBody>;
@@ -19,6 +22,7 @@ pub type Response = hyper::Response<ResponseBody>;
 /// Its body. Holds on to its [`InFlight`] and its [`Place`] until it is sent or dropped, so that a streamed response counts to its end.
 pub struct ResponseBody {
     kind: Kind,
+    fields: FieldLines,
     in_flight: Option<InFlight>,
     follower: Option<Box<dyn Follower>>,
     place: Option<Place>,
@@ -43,12 +47,21 @@ pub struct InFlight(Gauge);
 impl ResponseBody {
     /// An answer of our own.
     pub fn own(bytes: impl Into<Bytes>) -> Self {
-        Self { kind: Kind::Own(Full::new(bytes.into())), in_flight: None, place: None, follower: None }
+        Self::new(Kind::Own(Full::new(bytes.into())), FieldLines::default())
+    }
+
+    /// The same, with fields of its head.
+    pub fn own_with(fields: FieldLines, bytes: impl Into<Bytes>) -> Self {
+        Self::new(Kind::Own(Full::new(bytes.into())), fields)
     }
 
     /// The upstream's answer.
     pub fn upstream(body: upstream::ResponseBody) -> Self {
-        Self { kind: Kind::Upstream(body), in_flight: None, place: None, follower: None }
+        Self::new(Kind::Upstream(body), FieldLines::default())
+    }
+
+    fn new(kind: Kind, fields: FieldLines) -> Self {
+        Self { kind, fields, in_flight: None, place: None, follower: None }
     }
 
     /// Whether the answer is our own.
@@ -95,6 +108,12 @@ impl Body for ResponseBody {
             Kind::Own(body) => body.size_hint(),
             Kind::Upstream(body) => body.size_hint(),
         }
+    }
+}
+
+impl BringsFields for ResponseBody {
+    fn take_fields(&mut self) -> FieldLines {
+        std::mem::take(&mut self.fields)
     }
 }
 

@@ -43,6 +43,7 @@ pub struct ViolationLog {
 }
 
 /// What is kept of a request until its outcome is known.
+#[derive(Clone)]
 pub struct Seen {
     pub(super) client: Client,
     pub(super) route: Arc<str>,
@@ -68,53 +69,63 @@ const SHADOW: Manner = Manner { mode: "shadow", event: Event::ShadowViolation, .
 // === impl ViolationLog ===
 
 impl ViolationLog {
-    /// Counts, and tells of, a refusal of our own.
-    pub fn refused(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
+    /// Counts, and tells of, a refusal of our own. Most are only counted, so that what was seen of a request is asked for
+    /// where it is told.
+    pub fn refused(
+        &self,
+        client: &Client,
+        seen: impl FnOnce() -> Seen,
+        limit: &Arc<str>,
+        retry_after: Option<u64>,
+        remaining: Option<u64>,
+    ) {
         self.local.inc();
-        self.tell(seen, LOCAL, limit, retry_after, remaining);
+        if self.floods.tell(LOCAL.event, client, limit) {
+            write(&seen(), LOCAL, limit, retry_after, remaining);
+        }
     }
 
     /// The same of one by the upstream.
-    pub fn refused_upstream(&self, seen: &Seen, retry_after: Option<u64>) {
+    pub fn refused_upstream(&self, client: &Client, seen: impl FnOnce() -> Seen, retry_after: Option<u64>) {
         self.upstream.inc();
-        self.tell(seen, UPSTREAM, &self.upstream_name, retry_after, None);
+        if self.floods.tell(UPSTREAM.event, client, &self.upstream_name) {
+            write(&seen(), UPSTREAM, &self.upstream_name, retry_after, None);
+        }
     }
 
     /// The same of a request that passes only because its route's mode is shadow.
     pub fn would_refuse(&self, seen: &Seen, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
         self.shadow.inc();
-        self.tell(seen, SHADOW, limit, retry_after, remaining);
+        if self.floods.tell(SHADOW.event, &seen.client, limit) {
+            write(seen, SHADOW, limit, retry_after, remaining);
+        }
     }
 
     /// The same of a message that would have closed its socket.
     pub fn would_close(&self, seen: &Seen) {
-        self.shadow.inc();
-        self.tell(seen, SHADOW, &self.messages_name, None, None);
+        self.would_refuse(seen, &self.messages_name, None, None);
     }
+}
 
-    fn tell(&self, seen: &Seen, manner: Manner, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
-        let Manner { origin, mode, event } = manner;
-        if !self.floods.tell(event, &seen.client, limit) {
-            return;
-        }
-        let address: IpAddr = seen.client.address;
-        let path = seen.uri.path();
-        warn!(
-            event = "rate_limit_violation",
-            client_id = seen.client.identity.text.as_str(),
-            %address,
-            route = &*seen.route,
-            limit = &**limit,
-            method = seen.method.as_str(),
-            path = &path[..path.floor_char_boundary(MAX_PATH_BYTES)],
-            retry_after,
-            remaining,
-            duration_ms = u64::try_from(seen.received.elapsed().as_millis()).unwrap_or(u64::MAX),
-            origin,
-            mode,
-            request_id = %seen.request_id,
-            trace_id = seen.trace_id.map(tracing::field::display),
-            "rate limit violation"
-        );
-    }
+fn write(seen: &Seen, manner: Manner, limit: &Arc<str>, retry_after: Option<u64>, remaining: Option<u64>) {
+    let Manner { origin, mode, .. } = manner;
+    let address: IpAddr = seen.client.address;
+    let path = seen.uri.path();
+    warn!(
+        event = "rate_limit_violation",
+        client_id = seen.client.identity.text.as_str(),
+        %address,
+        route = &*seen.route,
+        limit = &**limit,
+        method = seen.method.as_str(),
+        path = &path[..path.floor_char_boundary(MAX_PATH_BYTES)],
+        retry_after,
+        remaining,
+        duration_ms = u64::try_from(seen.received.elapsed().as_millis()).unwrap_or(u64::MAX),
+        origin,
+        mode,
+        request_id = %seen.request_id,
+        trace_id = seen.trace_id.map(tracing::field::display),
+        "rate limit violation"
+    );
 }

@@ -13,7 +13,14 @@ use hyper::{Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::{Caps, Handler, ListenerMetrics, Permit, Refused, Tell, handler::BoxError, panics::catch_panic, refusal};
-use crate::{body::RequestBody, code::Code, metrics::CodeLabels, peer::Peer, shutdown::Shutdown};
+use crate::{
+    body::RequestBody,
+    code::Code,
+    metrics::CodeLabels,
+    peer::Peer,
+    shutdown::Shutdown,
+    wire::fields::{BringsFields, FieldLines},
+};
 
 /// What the exchanges of all connections share.
 pub(super) struct Exchanges<H> {
@@ -135,6 +142,12 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.body.size_hint()
+    }
+}
+
+impl<B: BringsFields, W> BringsFields for ServedBody<B, W> {
+    fn take_fields(&mut self) -> FieldLines {
+        self.body.take_fields()
     }
 }
 

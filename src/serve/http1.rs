@@ -35,7 +35,7 @@ use crate::{
     peer::Peer,
     shutdown::Shutdown,
     stream::{Stream, Tunnel, turn},
-    wire::{Fault, connection_options, request::Head},
+    wire::{Fault, connection_options, fields::BringsFields, request::Head},
 };
 
 /// How long a client is heard out, unheeded, after the answer that ends its connection. Closing on unread bytes makes the
@@ -121,15 +121,16 @@ async fn exchange<H: Handler>(
     .await?;
     turn().await;
 
-    let (head, body) = response.into_parts();
+    let (head, mut body) = response.into_parts();
     let is_unheard = connection.leaves_body().await;
     if asked.switching.is_some() && head.status == StatusCode::SWITCHING_PROTOCOLS && connection.has_spoken().await {
         return Err(refused(Fault::Early));
     }
     let closes = connection_options(&head.headers).any(|option| option.eq_ignore_ascii_case("close"));
+    let fields = body.take_fields();
     let mut reply = Reply::new(&asked, &head, body);
     let persists = asked.persists && !closes && !is_unheard && reply.has_end() && !exchanges.shutdown.is_leaving();
-    connection.begin(|buffer| reply.write_head(&asked, persists, &head, buffer));
+    connection.begin(|buffer| reply.write_head(&asked, persists, &head, &fields, buffer));
     poll_fn(|context| connection.poll_reply(&mut reply, context)).await?;
     drop(reply);
 

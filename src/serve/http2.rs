@@ -39,7 +39,7 @@ use super::{
     exchange::{Exchanges, Watch},
     overload::{Room, Slot},
 };
-use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown, stream::Stream};
+use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown, stream::Stream, wire::fields::BringsFields};
 
 mod outlet;
 
@@ -113,6 +113,8 @@ pub(super) async fn run<H: Handler>(
         async move {
             let mut response = exchanges.respond(peer, request, open).await;
             response.headers_mut().remove(CONNECTION);
+            let fields = response.body_mut().take_fields();
+            fields.add_to(response.headers_mut());
             Ok::<_, std::convert::Infallible>(response)
         }
     });

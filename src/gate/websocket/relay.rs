@@ -100,7 +100,8 @@ impl Session {
             Some(End::Close(close)) => {
                 self.policy.counters.closes[close as usize].inc();
                 if close == Close::LimitExceeded {
-                    self.shared.violations.refused(&self.seen, &self.shared.violations.messages_name, None, None);
+                    let (log, seen) = (&self.shared.violations, &self.seen);
+                    log.refused(&seen.client, || seen.clone(), &log.messages_name, None, None);
                 }
                 // Whoever does not take it in time learns of the end from the connection's.
                 let _ = timeout(FAREWELL, farewell(&mut upward, &mut downward, close)).await;

@@ -21,7 +21,7 @@ use super::{date, link::Link};
 use crate::{
     serve::handler::BoxError,
     stream::Tunnel,
-    wire::{length, request::Head, writer::MessageWriter},
+    wire::{fields::FieldLines, length, request::Head, writer::MessageWriter},
 };
 
 /// Room for most heads.
@@ -98,7 +98,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Reply<B> {
     }
 
     /// Puts the head together. The version is that of this connection (RFC 9110, section 2.5).
-    pub(super) fn write_head(&self, asked: &Asked, persists: bool, head: &Parts, buffer: &mut Vec<u8>) {
+    pub(super) fn write_head(&self, asked: &Asked, persists: bool, head: &Parts, fields: &FieldLines, buffer: &mut Vec<u8>) {
         let is_older = asked.version == Version::HTTP_10;
         buffer.reserve(USUAL_HEAD);
         let reason = match head.extensions.get::<ReasonPhrase>() {
@@ -106,7 +106,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Reply<B> {
             None => head.status.canonical_reason().unwrap_or_default().as_bytes(),
         };
         let version: &[u8] = if is_older { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
-        put(buffer, &[version, head.status.as_str().as_bytes(), b" ", reason, b"\r\n"]);
+        put(buffer, &[version, head.status.as_str().as_bytes(), b" ", reason, b"\r\n", fields.as_bytes()]);
         let mut has_date = false;
         for (name, value) in &head.headers {
             match *name {

@@ -1,6 +1,12 @@
 //! A listener of our own on a free port, with a handler of the test's.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use cxgate::{
@@ -8,8 +14,9 @@ use cxgate::{
     metrics::Metrics,
     serve::{Caps, Listener, ListenerMetrics, serve},
     shutdown::Shutdown,
+    wire::fields::BringsFields,
 };
-use http_body::Body;
+use http_body::{Body, Frame, SizeHint};
 use http_body_util::Full;
 use hyper::{Request, Response};
 
@@ -19,6 +26,9 @@ pub struct Listening {
     pub metrics: Arc<Metrics>,
     pub shutdown: Shutdown,
 }
+
+/// A body of any kind, which brings no fields of its head.
+struct Plain<B>(B);
 
 /// Caps that no well-behaved test meets.
 pub fn wide() -> Caps {
@@ -74,7 +84,11 @@ impl Listening {
         let listener = listener.speaking(None, h2c);
         let address = listener.local_address().expect("a bound socket");
         let counts = ListenerMetrics::new(&metrics, "proxy");
-        shutdown.spawn(serve(listener, caps, move |_, request| handler(request), counts, shutdown.clone()));
+        let handle = move |_, request| {
+            let answering = handler(request);
+            async move { answering.await.map(Plain) }
+        };
+        shutdown.spawn(serve(listener, caps, handle, counts, shutdown.clone()));
         Self { address, metrics, shutdown }
     }
 
@@ -101,3 +115,24 @@ pub fn metric(metrics: &Metrics, line: &str) -> u64 {
     let value = exported.lines().find_map(|exported| exported.strip_prefix(line)?.strip_prefix(' '));
     value.map_or(0, |value| value.trim().parse().expect("a number"))
 }
+
+// === impl Plain ===
+
+impl<B: Body + Unpin> Body for Plain<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        Pin::new(&mut self.0).poll_frame(context)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+impl<B> BringsFields for Plain<B> {}
