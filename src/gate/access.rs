@@ -241,7 +241,8 @@ impl Drop for Entry {
     fn drop(&mut self) {
         let Some(findings) = &self.notes.findings else { return };
         let client = findings.client.get();
-        let hashed = |hasher: &KeyHasher, client: &Client| client.add_identity(hasher.start("client")).finish().to_string();
+        let hashed =
+            |hasher: &KeyHasher, client: &Client| client.add_identity(&mut hasher.start("client")).finish().to_string();
         let hashed = client.and_then(|client| Some(hashed(self.access.hasher.as_ref()?, client)));
         let decision = self.decision(findings);
         let no_answer = if std::thread::panicking() { StatusCode::INTERNAL_SERVER_ERROR.as_u16() } else { CLIENT_GONE };

@@ -66,7 +66,7 @@ impl Call {
 
     /// Its bucket of a limit.
     pub fn key(&self, limit: &RouteLimit, hasher: &KeyHasher) -> Result<Key, BadRequest> {
-        self.key_of(limit, &limit.id, &limit.per, hasher)
+        self.key_of(limit, limit.key.clone(), &limit.per, hasher)
     }
 
     /// The tenants that its limits follow, and what operators changed of these; none where it is exempt.
@@ -85,7 +85,7 @@ impl Call {
             let amended = limit.amended(&amendments, self.received).map(|(limit, _)| limit);
             if let Some(follows) = &limit.follows {
                 // By the first of the values that the limit counts by, alone.
-                let key = self.key_of(limit, &follows.id, &limit.per[..1], hasher)?;
+                let key = self.key_of(limit, hasher.start(&follows.id), &limit.per[..1], hasher)?;
                 tenants.add(place, amended.as_ref().unwrap_or(&limit.limit), follows, key);
             } else if let Some(amended) = amended {
                 tenants.put(place, amended);
@@ -107,9 +107,15 @@ impl Call {
         }
     }
 
-    fn key_of(&self, limit: &RouteLimit, id: &str, per: &[Dimension], hasher: &KeyHasher) -> Result<Key, BadRequest> {
-        let key = per.iter().try_fold(hasher.start(id), |key, dimension| self.add(limit, key, dimension, hasher));
-        Ok(key?.finish())
+    fn key_of(
+        &self,
+        limit: &RouteLimit,
+        mut key: KeyParts,
+        per: &[Dimension],
+        hasher: &KeyHasher,
+    ) -> Result<Key, BadRequest> {
+        per.iter().try_for_each(|dimension| self.add(limit, &mut key, dimension, hasher))?;
+        Ok(key.finish())
     }
 
     /// Adds one of the values that a limit counts by to a key. Where the request lacks the value, the limit's default stands
@@ -117,18 +123,18 @@ impl Call {
     fn add(
         &self,
         limit: &RouteLimit,
-        key: KeyParts,
+        key: &mut KeyParts,
         dimension: &Dimension,
         hasher: &KeyHasher,
-    ) -> Result<KeyParts, BadRequest> {
+    ) -> Result<(), BadRequest> {
         let Self { request, client, peer, route, captures, .. } = self;
         let value = match dimension {
-            Dimension::Client => return Ok(client.add_identity(key)),
-            Dimension::Address => return Ok(client.add_network(key)),
-            Dimension::Route => return Ok(key.part(route.name.as_bytes())),
+            Dimension::Client => return Ok(_ = client.add_identity(key)),
+            Dimension::Address => return Ok(_ = client.add_network(key)),
+            Dimension::Route => return Ok(_ = key.part(route.name.as_bytes())),
             Dimension::Path(name) => {
                 let captured = captures.iter().find(|(captured, _)| **captured == **name);
-                return Ok(key.part(captured.map_or("", |(_, value)| value).as_bytes()));
+                return Ok(_ = key.part(captured.map_or("", |(_, value)| value).as_bytes()));
             }
             Dimension::Certificate => peer.certificate.as_deref().map(Cow::from),
             Dimension::Bearer => client::bearer(request.headers(), hasher)?.map(Cow::from),
@@ -139,7 +145,8 @@ impl Call {
         };
         let value = value.filter(|value| !value.is_empty());
         let value = value.or_else(|| limit.default.as_deref().map(folded)).ok_or(BadRequest::LimitKeyMissing)?;
-        Ok(key.part(value.as_bytes()))
+        key.part(value.as_bytes());
+        Ok(())
     }
 }
 

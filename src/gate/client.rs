@@ -119,17 +119,17 @@ impl Identification {
 
 impl Client {
     /// Adds what it is called to a key: first what differs, for it decides on the group.
-    pub fn add_identity(&self, key: KeyParts) -> KeyParts {
+    pub fn add_identity<'k>(&self, key: &'k mut KeyParts) -> &'k mut KeyParts {
         key.part(self.identity.text.as_bytes()).part(self.identity.kind.as_bytes())
     }
 
     /// Adds the address that counts for limits to a key.
-    pub fn add_network(&self, key: KeyParts) -> KeyParts {
+    pub fn add_network<'k>(&self, key: &'k mut KeyParts) -> &'k mut KeyParts {
         add_network(key, self.network)
     }
 
     /// Adds a client that a source of this `kind` calls `name` to a key; `None` where none could be called so.
-    pub fn add_named(key: KeyParts, name: &str, kind: &str, ipv6_prefix: u8) -> Option<KeyParts> {
+    pub fn add_named(key: &mut KeyParts, name: &str, kind: &str, ipv6_prefix: u8) -> Option<()> {
         let identity = match kind {
             "name" => Identity::claimed(name, "name", true),
             "cookie" => Identity::claimed(name, "cookie", false),
@@ -142,7 +142,8 @@ impl Client {
             _ => Ok(None),
         };
         let identity = identity.ok().flatten()?;
-        Some(key.part(identity.text.as_bytes()).part(identity.kind.as_bytes()))
+        key.part(identity.text.as_bytes()).part(identity.kind.as_bytes());
+        Some(())
     }
 }
 
@@ -217,7 +218,7 @@ fn cookie<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Bad
 }
 
 /// Adds the address that counts for limits to a key.
-pub fn add_network(key: KeyParts, network: IpNet) -> KeyParts {
+pub fn add_network(key: &mut KeyParts, network: IpNet) -> &mut KeyParts {
     match network.addr() {
         IpAddr::V4(address) => key.part(&address.octets()),
         IpAddr::V6(address) => key.part(&address.octets()),

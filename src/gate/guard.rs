@@ -58,13 +58,13 @@ pub struct Newcomers {
 impl Cooldown {
     /// The name of the pauses that concern a client.
     pub fn key(&self, client: &Client, hasher: &KeyHasher) -> Key {
-        let key = hasher.start(&self.id);
-        if self.whole_route { key.finish() } else { client.add_identity(key).finish() }
+        let mut key = hasher.start(&self.id);
+        if self.whole_route { key.finish() } else { client.add_identity(&mut key).finish() }
     }
 
     /// What a request asks: that no pause under `key` holds it back.
     pub fn charge(&self, key: Key, client: &Client, hasher: &KeyHasher) -> Charge<'static> {
-        cooldown::passage(key, client.add_identity(hasher.start("cooldown/ramp")).finish())
+        cooldown::passage(key, client.add_identity(&mut hasher.start("cooldown/ramp")).finish())
     }
 
     /// Begins the pause that the fields of an upstream's 429 ask for.
@@ -91,7 +91,7 @@ impl Newcomers {
     /// What a request asks: that its address may bring one more identity, if its own is new. A client that has no name but
     /// its address brings none.
     pub fn charge(&self, client: &Client, hasher: &KeyHasher) -> Option<Charge<'_>> {
-        let key = client.add_network(hasher.start(self.id)).finish();
+        let key = client.add_network(&mut hasher.start(self.id)).finish();
         let terms = Terms::TakeIfNew(self.identity);
         client.identity.is_claimed().then_some(Charge { limit: &self.limit, key, cost: MICRO, terms })
     }

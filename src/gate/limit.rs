@@ -12,6 +12,7 @@ use crate::{
     limiter::{
         Limit,
         amendments::{Amendments, Change},
+        key::KeyParts,
     },
 };
 
@@ -21,6 +22,8 @@ pub struct RouteLimit {
     pub name: Arc<str>,
     /// Stands in store keys: the same for every route that shares the limit, different from every other limit.
     pub id: String,
+    /// Begins the keys of its buckets, by its id.
+    pub key: KeyParts,
     /// One bucket for each combination of these.
     pub per: Vec<Dimension>,
     /// What the limiter holds to, unless operators [changed](Self::amended) it for a while.

@@ -80,26 +80,26 @@ impl Named<'_> {
     ) -> Option<Key> {
         let mut key = self.hasher.start(id);
         for dimension in per {
-            key = match dimension {
-                Dimension::Route => key.part(route.name.as_bytes()),
-                Dimension::Client => Client::add_named(key, values.next()?, self.kind, self.ipv6_prefix)?,
+            match dimension {
+                Dimension::Route => _ = key.part(route.name.as_bytes()),
+                Dimension::Client => Client::add_named(&mut key, values.next()?, self.kind, self.ipv6_prefix)?,
                 Dimension::Address => {
                     let address: IpAddr = values.next()?.parse().ok()?;
-                    client::add_network(key, client::network(address.to_canonical(), self.ipv6_prefix))
+                    client::add_network(&mut key, client::network(address.to_canonical(), self.ipv6_prefix));
                 }
                 // As the canonical form of a path has it.
-                Dimension::Path(_) => key.part(values.next()?.to_ascii_lowercase().as_bytes()),
+                Dimension::Path(_) => _ = key.part(values.next()?.to_ascii_lowercase().as_bytes()),
                 Dimension::Header(_) | Dimension::Query(_) => {
                     let value = Some(folded(values.next()?)).filter(|value| !value.is_empty());
-                    key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes())
+                    key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes());
                 }
                 // A credential is known by its hash.
                 Dimension::Certificate | Dimension::Bearer => {
                     let value = values.next().filter(|value| !value.is_empty());
                     let value = value.map(|value| value.as_str().into());
-                    key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes())
+                    key.part(value.or_else(|| limit.default.as_deref().map(folded))?.as_bytes());
                 }
-            };
+            }
         }
         Some(key.finish())
     }

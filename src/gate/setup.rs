@@ -76,6 +76,7 @@ pub struct Neighbours {
 /// What routes are joined to.
 #[derive(Clone, Copy)]
 struct Beside<'a> {
+    hasher: &'a KeyHasher,
     measured: &'a Signals,
     clients: &'a Clients,
     queues: &'a Queues,
@@ -89,7 +90,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
     let hasher = KeyHasher::new(config.identity.hash_key.as_ref(), &config.store.key_prefix);
     let deliveries =
         config.routes.iter().filter_map(|route| Some((route, delivery(route, &upstreams, &credentials, metrics)?)));
-    let beside = Beside { measured: &measured, clients: &clients, queues: &queues, metrics };
+    let beside = Beside { hasher: &hasher, measured: &measured, clients: &clients, queues: &queues, metrics };
     let entries = deliveries.flat_map(|(route, delivery)| entries(config, route, delivery, beside)).collect();
     let violations = |origin| metrics.violations.get_or_create(&OriginLabels { origin }).clone();
     let violation_log = ViolationLog {
@@ -115,7 +116,7 @@ pub fn gate(config: &Config, neighbours: Neighbours, metrics: &Metrics) -> Gate 
         preflights: Preflights {
             limiter: Arc::clone(&limiter),
             hasher: hasher.clone(),
-            limit: Arc::new(preflight_limit(metrics)),
+            limit: Arc::new(preflight_limit(&hasher, metrics)),
         },
         sockets: Sockets(Arc::new(sockets)),
         whitelist: Whitelist { entries: config.whitelist.clone().into(), floods, limiter: Arc::clone(&limiter) },
@@ -254,7 +255,7 @@ fn route_limit(
     config: &Config,
     route: &config::Route,
     configured: &config::RouteLimit,
-    Beside { measured, clients, metrics, .. }: Beside<'_>,
+    Beside { hasher, measured, clients, metrics, .. }: Beside<'_>,
 ) -> RouteLimit {
     let config::RouteLimit { shared, limit, cost } = configured;
     let name = limit.name.as_str();
@@ -266,6 +267,7 @@ fn route_limit(
     };
     RouteLimit {
         name: name.into(),
+        key: hasher.start(&id),
         id,
         per: limit.per.clone(),
         limit: Limit { kind: limit.kind.into(), scale: scale_name(config, limit), slowest: slowest(config, limit) },
@@ -303,7 +305,7 @@ fn route_counters(route: &str, metrics: &Metrics) -> RouteCounters {
 }
 
 /// Holds preflights that go upstream uncharged: enough for the pages of an office, too little for a flood.
-fn preflight_limit(metrics: &Metrics) -> RouteLimit {
+fn preflight_limit(hasher: &KeyHasher, metrics: &Metrics) -> RouteLimit {
     let decisions = |decision| {
         let labels = DecisionLabels { route: "none".to_owned(), limit: "preflight".to_owned(), decision };
         metrics.decisions.get_or_create(&labels).clone()
@@ -311,6 +313,7 @@ fn preflight_limit(metrics: &Metrics) -> RouteLimit {
     RouteLimit {
         name: "preflight".into(),
         id: "preflight".to_owned(),
+        key: hasher.start("preflight"),
         per: vec![Dimension::Address],
         limit: unscaled(Bucket { capacity: 100 * MICRO, rate: 10 * MICRO }),
         cost: MICRO,

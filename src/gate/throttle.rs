@@ -51,7 +51,7 @@ pub struct Throttle {
 
 /// As whom the client of a call takes its turns.
 pub(super) fn waiter(call: &Call, hasher: &KeyHasher) -> Key {
-    call.client.add_identity(hasher.start("pacing")).finish()
+    call.client.add_identity(&mut hasher.start("pacing")).finish()
 }
 
 impl Stage for Throttle {

@@ -38,6 +38,7 @@ pub struct KeyHasher(SipHasher24);
 
 /// A key in the making.
 #[must_use]
+#[derive(Clone)]
 pub struct KeyParts {
     whole: SipHasher24,
     /// Hashes the first value, until it has come.
@@ -128,7 +129,8 @@ impl KeyHasher {
 
     /// Begins the key of a bucket of the limit that `limit` identifies.
     pub fn start(&self, limit: &str) -> KeyParts {
-        let begun = KeyParts { whole: self.0, first: None, group: 0 }.part(limit.as_bytes());
+        let mut begun = KeyParts { whole: self.0, first: None, group: 0 };
+        begun.part(limit.as_bytes());
         KeyParts { first: Some(self.0), ..begun }
     }
 }
@@ -137,7 +139,7 @@ impl KeyHasher {
 
 impl KeyParts {
     /// Adds one of the values the limit counts by.
-    pub fn part(mut self, part: &[u8]) -> Self {
+    pub fn part(&mut self, part: &[u8]) -> &mut Self {
         if let Some(mut first) = self.first.take() {
             first.write(part);
             [.., self.group] = first.finish128().as_bytes();
@@ -148,7 +150,7 @@ impl KeyParts {
     }
 
     /// The key of all parts.
-    pub fn finish(self) -> Key {
+    pub fn finish(&self) -> Key {
         let [mut key @ .., _, _, _, _] = self.whole.finish128().as_bytes();
         let [.., last] = &mut key;
         *last = self.group;
@@ -163,7 +165,11 @@ mod tests {
     use super::*;
 
     fn key(hasher: &KeyHasher, parts: &[Vec<u8>]) -> Key {
-        parts.iter().fold(hasher.start("limit"), |key, part| key.part(part)).finish()
+        let mut key = hasher.start("limit");
+        for part in parts {
+            key.part(part);
+        }
+        key.finish()
     }
 
     #[test]
