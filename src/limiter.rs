@@ -199,17 +199,17 @@ impl Limiter {
     }
 
     /// Charges all of `charges` or none. Keys must differ from each other; at most [`MAX_CHARGES`].
-    pub async fn decide(&self, charges: &[Charge<'_>]) -> Decision {
-        self.reserve(charges, Duration::ZERO).await
+    pub fn decide(&self, charges: &[Charge<'_>]) -> impl Future<Output = Decision> {
+        self.reserve(charges, Duration::ZERO)
     }
 
     /// The same, but what is not there yet is reserved where it will be `within` that time. What is admitted may go once
     /// [`waiting`] is over, and no sooner.
     pub async fn reserve(&self, charges: &[Charge<'_>], within: Duration) -> Decision {
         let decided = match &self.place {
-            Place::Process(memory) => {
-                memory.reserve(charges, within).await.map(|verdict| Decision::by(Charged::Process, verdict))
-            }
+            Place::Process(memory) => memory
+                .reserve_at(charges, micros(within), memory.now())
+                .map(|verdict| Decision::by(Charged::Process, verdict)),
             // In a box, so that a request does not carry the room for a conversation that it does not have.
             Place::Redis(fleet) => Box::pin(fleet.reserve(charges, within)).await,
         };

@@ -43,11 +43,11 @@ impl<'a> Question<'a> {
     /// its upstream's wish to be left alone.
     pub fn of(route: &'a Route, tenants: &'a Tenants, call: &Call, hasher: &KeyHasher) -> Result<Self, BadRequest> {
         let limits = if call.exempt { &[][..] } else { &route.limits[..] };
-        let charge = |(place, limit): (usize, &'a RouteLimit)| {
+        let mut charges = ArrayVec::new();
+        for (place, limit) in limits.iter().enumerate() {
             let charge = call.charge(limit, hasher)?;
-            Ok(Charge { limit: tenants.limit(place).unwrap_or(charge.limit), ..charge })
-        };
-        let mut charges = limits.iter().enumerate().map(charge).collect::<Result<ArrayVec<_, _>, BadRequest>>()?;
+            charges.push(Charge { limit: tenants.limit(place).unwrap_or(charge.limit), ..charge });
+        }
         let mut guards = ArrayVec::new();
         let newcomers = route.newcomers.as_ref().filter(|_| !call.exempt);
         if let Some((newcomers, charge)) = newcomers.and_then(|guard| Some((guard, guard.charge(&call.client, hasher)?))) {

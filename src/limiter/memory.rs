@@ -251,16 +251,17 @@ impl Memory {
     }
 
     fn settle(&self, locked: &Locked<'_>, charges: &[Charge<'_>], now: u64) -> ArrayVec<Settled, MAX_CHARGES> {
-        let settle = |charge: &Charge<'_>| {
+        let mut settled = ArrayVec::<Settled, MAX_CHARGES>::new();
+        for charge in charges {
             let pace = self.pace(charge.limit, now);
             let shard = self.shard_of(charge.key);
             let place = locked.iter().position(|&(place, _)| place == shard).unwrap_or_default();
             let entry = locked[place].1.buckets.get(&charge.key);
             let state = entry.map(|entry| &entry.state).filter(|state| state.is_of(charge.limit));
             let standing = State::standing(state, charge.limit, pace, charge.cost);
-            Settled { place, known: state.is_some(), standing, pace, asked: true, written: charge.terms != Terms::Need }
-        };
-        let mut settled: ArrayVec<_, MAX_CHARGES> = charges.iter().map(settle).collect();
+            let written = charge.terms != Terms::Need;
+            settled.push(Settled { place, known: state.is_some(), standing, pace, asked: true, written });
+        }
         for (place, charge) in charges.iter().enumerate() {
             if let Terms::TakeIfNew(other) = charge.terms {
                 let is_new = settled.get(other).is_none_or(|other| !other.known);
