@@ -244,7 +244,10 @@ impl<'a> Connection<'a> {
                 (self.awaited, self.since) = (Awaited::Head, Instant::now());
             }
             match self.link.poll_receive(context) {
-                Poll::Ready(Ok(1..)) if self.awaited == Awaited::Request => self.is_brisk = self.since.elapsed() < SETTLE,
+                // One that is brisk would have been told by the alarm that it no longer is.
+                Poll::Ready(Ok(1..)) if self.awaited == Awaited::Request && !self.is_brisk => {
+                    self.is_brisk = self.since.elapsed() < SETTLE;
+                }
                 Poll::Ready(Ok(1..)) => {}
                 Poll::Ready(Ok(0)) if !self.has_more() => return Poll::Ready(Err(End::Closed)),
                 Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Err(End::Broken)),
@@ -257,6 +260,7 @@ impl<'a> Connection<'a> {
         }
         if self.is_brisk && self.awaited == Awaited::Request {
             ready!(self.alarm.poll(self.since + SETTLE, context));
+            self.is_brisk = false;
         }
         Poll::Ready(Ok(None))
     }
