@@ -28,6 +28,7 @@ use crate::{
     metrics::Metrics,
     peer::Peer,
     shutdown::Shutdown,
+    wire::fields,
 };
 
 /// A gate that this process sends requests through.
@@ -79,7 +80,10 @@ impl Egress {
     pub async fn send(&self, request: Request<RequestBody>) -> Response {
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         // In a box, so that the futures of those who ask stay small.
-        Box::pin(self.generation.gate.handle(Peer { address, secure: false, certificate: None }, request)).await
+        let peer = Peer { address, secure: false, certificate: None };
+        let mut response = Box::pin(self.generation.gate.handle(peer, request)).await;
+        fields::gather(&mut response);
+        response
     }
 
     /// Ends what runs beside the requests, and hands what this replica held to others.

@@ -35,11 +35,6 @@ impl Limited {
         self.fields.as_ref().map(|fields| fields.remaining)
     }
 
-    /// What kind of document its body is.
-    pub fn content_type(&self) -> &'static str {
-        if self.problem_json { "application/problem+json" } else { "application/json" }
-    }
-
     /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
     pub fn body(&self) -> String {
         const PROBLEM: &str = concat!(

@@ -100,12 +100,12 @@ impl QuotaFields {
 
     /// Writes the fields of an answer of our own.
     pub fn write(&self, fields: &mut FieldLines) {
-        fields.push(&X_RATELIMIT_LIMIT, itoa::Buffer::new().format(self.limit));
-        fields.push(&X_RATELIMIT_REMAINING, itoa::Buffer::new().format(self.remaining));
-        fields.push(&X_RATELIMIT_RESET, itoa::Buffer::new().format(self.reset));
+        fields.push_number(&X_RATELIMIT_LIMIT, self.limit);
+        fields.push_number(&X_RATELIMIT_REMAINING, self.remaining);
+        fields.push_number(&X_RATELIMIT_RESET, self.reset);
         fields.push(&RATELIMIT, &self.list);
-        if let Some(policy) = self.policy.as_ref().and_then(|policy| policy.to_str().ok()) {
-            fields.push(&RATELIMIT_POLICY, policy);
+        if let Some(policy) = &self.policy {
+            fields.push_value(&RATELIMIT_POLICY, policy);
         }
     }
 

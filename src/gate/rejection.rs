@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use hyper::{
     Method,
-    header::{ALLOW, CACHE_CONTROL, CONNECTION, CONTENT_TYPE, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{ALLOW, CONNECTION, HeaderName, HeaderValue, RETRY_AFTER},
 };
 
 use super::{
@@ -59,6 +59,11 @@ pub enum Rejection {
 }
 
 const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
+
+/// What every answer begins with.
+const JSON: &str = "content-type: application/json\r\ncache-control: no-store\r\n";
+/// The same of an answer that is an RFC 9457 document.
+const PROBLEM_JSON: &str = "content-type: application/problem+json\r\ncache-control: no-store\r\n";
 
 /// Room for the fields of most answers, in bytes.
 const FIELDS: usize = 512;
@@ -112,11 +117,10 @@ impl Rejection {
     pub fn into_response(self, request_id: &RequestId) -> Response {
         let code = self.code();
         let limited = if let Self::Limited(limited) = &self { Some(limited) } else { None };
-        let mut fields = FieldLines::with_capacity(FIELDS);
-        fields.push(&CONTENT_TYPE, limited.map_or("application/json", |limited| limited.content_type()));
-        fields.push(&CACHE_CONTROL, "no-store");
+        let is_problem = limited.is_some_and(|limited| limited.problem_json);
+        let mut fields = FieldLines::begin(if is_problem { PROBLEM_JSON } else { JSON }, FIELDS);
         if let Some(seconds) = self.retry_after() {
-            fields.push(&RETRY_AFTER, itoa::Buffer::new().format(seconds));
+            fields.push_number(&RETRY_AFTER, seconds);
         }
         match &self {
             Self::MethodNotAllowed { allowed } => {
@@ -207,18 +211,21 @@ fn proxy_status(error: &UpstreamError) -> &'static str {
 
 #[cfg(test)]
 mod tests {
-    use hyper::HeaderMap;
+    use hyper::{
+        HeaderMap,
+        header::{CACHE_CONTROL, CONTENT_TYPE},
+    };
 
     use super::*;
-    use crate::wire::fields::BringsFields;
+    use crate::wire::fields;
 
     #[test]
     fn an_answer_of_our_own_is_json_with_its_code_and_is_not_stored() {
         let rejection = Rejection::MethodNotAllowed { allowed: vec![Method::GET, Method::POST] };
         let mut response = rejection.into_response(&RequestId::from_headers(&HeaderMap::new()));
         assert_eq!(response.status(), 405);
-        let mut headers = HeaderMap::new();
-        response.body_mut().take_fields().add_to(&mut headers);
+        fields::gather(&mut response);
+        let headers = response.headers();
         assert_eq!(headers[ALLOW], "GET, POST");
         assert_eq!(headers[CONTENT_TYPE], "application/json");
         assert_eq!(headers[CACHE_CONTROL], "no-store");

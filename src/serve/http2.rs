@@ -39,7 +39,7 @@ use super::{
     exchange::{Exchanges, Watch},
     overload::{Room, Slot},
 };
-use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown, stream::Stream, wire::fields::BringsFields};
+use crate::{body::RequestBody, peer::Peer, shutdown::Shutdown, stream::Stream, wire::fields};
 
 mod outlet;
 
@@ -113,8 +113,7 @@ pub(super) async fn run<H: Handler>(
         async move {
             let mut response = exchanges.respond(peer, request, open).await;
             response.headers_mut().remove(CONNECTION);
-            let fields = response.body_mut().take_fields();
-            fields.add_to(response.headers_mut());
+            fields::gather(&mut response);
             Ok::<_, std::convert::Infallible>(response)
         }
     });

@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::{
-    HeaderMap,
+    HeaderMap, Response,
     header::{HeaderName, HeaderValue},
 };
+use memchr::memchr;
 
 /// Field lines (RFC 9112, section 5), each with the CRLF that ends it.
 #[derive(Debug, Default)]
-pub struct FieldLines(String);
+pub struct FieldLines(Vec<u8>);
 
 /// A body that may bring fields of its head with it.
 pub trait BringsFields {
@@ -19,33 +20,58 @@ pub trait BringsFields {
     }
 }
 
+/// Has the header map of a response hold the fields that its body brought.
+pub fn gather<B: BringsFields>(response: &mut Response<B>) {
+    let fields = response.body_mut().take_fields();
+    fields.add_to(response.headers_mut());
+}
+
 // === impl FieldLines ===
 
 impl FieldLines {
-    /// No lines yet, and room for so many bytes.
-    pub fn with_capacity(bytes: usize) -> Self {
-        Self(String::with_capacity(bytes))
+    /// Begins with `lines`, each of which ends with CRLF, and room for so many bytes in all.
+    pub fn begin(lines: &'static str, capacity: usize) -> Self {
+        let mut begun = Vec::with_capacity(capacity);
+        begun.extend_from_slice(lines.as_bytes());
+        Self(begun)
     }
 
     /// Adds a field; one whose value no line can hold has none.
     pub fn push(&mut self, name: &HeaderName, value: &str) {
         let bad = value.bytes().fold(0, |bad, byte| bad | u8::from(byte.is_ascii_control())) > 0;
-        for part in [name.as_str(), ": ", if bad { "" } else { value }, "\r\n"] {
-            self.0.push_str(part);
-        }
+        self.line(name, if bad { b"" } else { value.as_bytes() });
+    }
+
+    /// Adds a field whose value is a number.
+    pub fn push_number(&mut self, name: &HeaderName, number: u64) {
+        self.line(name, itoa::Buffer::new().format(number).as_bytes());
+    }
+
+    /// Adds a field whose value is known to fit into a line.
+    pub fn push_value(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.line(name, value.as_bytes());
     }
 
     /// The lines.
     pub fn as_bytes(&self) -> &[u8] {
-        self.0.as_bytes()
+        &self.0
     }
 
     /// Adds the fields to a header map.
-    pub fn add_to(&self, headers: &mut HeaderMap) {
-        for (name, value) in self.0.split_terminator("\r\n").filter_map(|line| line.split_once(": ")) {
-            if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
+    fn add_to(&self, headers: &mut HeaderMap) {
+        let lines = self.0.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r\n"));
+        for line in lines {
+            let colon = memchr(b':', line).unwrap_or(line.len());
+            let (name, value) = (&line[..colon], line.get(colon + 2..).unwrap_or_default());
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), HeaderValue::from_bytes(value)) {
                 headers.append(name, value);
             }
+        }
+    }
+
+    fn line(&mut self, name: &HeaderName, value: &[u8]) {
+        for part in [name.as_str().as_bytes(), b": ", value, b"\r\n"] {
+            self.0.extend_from_slice(part);
         }
     }
 }
@@ -66,20 +92,20 @@ impl<L: BringsFields, R: BringsFields> BringsFields for Either<L, R> {
 
 #[cfg(test)]
 mod tests {
-    use hyper::header::{AGE, RETRY_AFTER, VIA};
+    use hyper::header::{AGE, CONTENT_LENGTH, VIA};
 
     use super::*;
 
     #[test]
     fn lines_hold_what_a_header_map_does_and_no_value_makes_a_line() {
-        let mut lines = FieldLines::default();
-        lines.push(&RETRY_AFTER, "7");
-        lines.push(&VIA, "a: b");
+        let mut lines = FieldLines::begin("retry-after: 7\r\n", 0);
+        lines.push_number(&CONTENT_LENGTH, 10);
+        lines.push_value(&VIA, &HeaderValue::from_static("a: b"));
         lines.push(&AGE, "1\r\nset-cookie: x");
-        assert_eq!(lines.as_bytes(), b"retry-after: 7\r\nvia: a: b\r\nage: \r\n");
+        assert_eq!(lines.as_bytes(), b"retry-after: 7\r\ncontent-length: 10\r\nvia: a: b\r\nage: \r\n");
         let mut headers = HeaderMap::new();
         lines.add_to(&mut headers);
         let fields: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.to_str().unwrap())).collect();
-        assert_eq!(fields, [("retry-after", "7"), ("via", "a: b"), ("age", "")]);
+        assert_eq!(fields, [("retry-after", "7"), ("content-length", "10"), ("via", "a: b"), ("age", "")]);
     }
 }

@@ -2,7 +2,6 @@
 //! 6.3).
 
 use std::{
-    io::Write,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -236,8 +235,7 @@ fn put(buffer: &mut Vec<u8>, parts: &[&[u8]]) {
 }
 
 fn put_length(buffer: &mut Vec<u8>, length: u64) {
-    // Writing to memory cannot fail.
-    let _ = write!(buffer, "content-length: {length}\r\n");
+    put(buffer, &[b"content-length: ", itoa::Buffer::new().format(length).as_bytes(), b"\r\n"]);
 }
 
 /// Whether a value of `Connection` says whether it stays.
