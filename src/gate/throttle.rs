@@ -81,8 +81,9 @@ impl Throttle {
             tenants => tenants?,
         };
         let question = match Question::of(route, &tenants, call, &self.hasher) {
+            Ok(question) => question,
             Err(reason) if route.is_shadow() => return self.pass_unasked(call, reason, next).await,
-            question => question?,
+            Err(reason) => return Err(reason.into()),
         };
         call.observers = tenants.observers();
         if question.charges().is_empty() {

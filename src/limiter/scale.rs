@@ -39,12 +39,18 @@ pub struct Timeline {
 
 /// The real time in which a clock at `factor` advances by `scaled`, in microseconds, rounded up.
 pub fn real_wait(scaled: u64, factor: Factor) -> u64 {
+    if factor == Factor::ONE {
+        return scaled;
+    }
     let real = (u128::from(scaled) * u128::from(MICRO)).div_ceil(u128::from(factor.millionths()));
     u64::try_from(real).unwrap_or(u64::MAX)
 }
 
 /// What a clock at `factor` advances by in `real` time, in microseconds, rounded down.
 pub fn scaled_span(real: u64, factor: Factor) -> u64 {
+    if factor == Factor::ONE {
+        return real;
+    }
     let scaled = u128::from(real) * u128::from(factor.millionths()) / u128::from(MICRO);
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }
@@ -90,9 +96,7 @@ impl Timeline {
 
     /// What it shows when the real clock shows `now`.
     pub fn scaled(self, now: u64) -> u64 {
-        let elapsed = u128::from(now.saturating_sub(self.anchor_real));
-        let advance = elapsed * u128::from(self.factor.millionths()) / u128::from(MICRO);
-        self.anchor_scaled.saturating_add(u64::try_from(advance).unwrap_or(u64::MAX))
+        self.anchor_scaled.saturating_add(scaled_span(now.saturating_sub(self.anchor_real), self.factor))
     }
 
     /// The same clock, running at `factor` from `now` on.

@@ -111,6 +111,8 @@ async fn refusals_are_answers_and_the_connection_goes_on() {
     }
     let answer = http2::whole(soon(client.send_request(http2::get("/elsewhere"))).await.unwrap()).await;
     assert_eq!((answer.status.as_u16(), answer.text()), (404, r#"{"error":"no_route"}"#));
+    assert_eq!([answer.header("content-type"), answer.header("cache-control")], ["application/json", "no-store"]);
+    assert_eq!(answer.header("x-request-id").len(), 32);
     let huge = Request::get(format!("http://localhost{CHAT}")).header("x-huge", "a".repeat(40_000));
     let answer = soon(client.send_request(huge.body(Full::default()).unwrap())).await.unwrap();
     assert_eq!(answer.status().as_u16(), 431);
