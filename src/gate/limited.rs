@@ -37,14 +37,19 @@ impl Limited {
 
     /// The body of the refusal: the contract's JSON, or a problem of the quota-exceeded type with the same members.
     pub fn body(&self) -> String {
+        const ERROR: &str = r#""error":"rate_limit_exceeded","retry_after":"#;
+        const LIMIT: &str = r#","limit":""#;
+        const END: &str = r#""}"#;
         const PROBLEM: &str = concat!(
-            r#""type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
+            r#"{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","#,
             r#""title":"Request cannot be satisfied as assigned quota has been exceeded","status":429,"violated-policies":[""#,
         );
-        let [about, policy, end] = if self.problem_json { [PROBLEM, &self.limit, r#""],"#] } else { [""; 3] };
-        let mut seconds = itoa::Buffer::new();
+        let (limit, mut seconds) = (&*self.limit, itoa::Buffer::new());
         let seconds = seconds.format(self.retry_after);
-        let [error, limit] = [r#""error":"rate_limit_exceeded","retry_after":"#, r#","limit":""#];
-        ["{", about, policy, end, error, seconds, limit, &self.limit, r#""}"#].concat()
+        if self.problem_json {
+            [PROBLEM, limit, r#""],"#, ERROR, seconds, LIMIT, limit, END].concat()
+        } else {
+            ["{", ERROR, seconds, LIMIT, limit, END].concat()
+        }
     }
 }

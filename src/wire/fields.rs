@@ -6,7 +6,7 @@ use hyper::{
     HeaderMap, Response,
     header::{HeaderName, HeaderValue},
 };
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 /// Field lines (RFC 9112, section 5), each with the CRLF that ends it.
 #[derive(Debug, Default)]
@@ -36,10 +36,10 @@ impl FieldLines {
         Self(begun)
     }
 
-    /// Adds a field; one whose value no line can hold has none.
+    /// Adds a field; one whose value holds more than one line has none.
     pub fn push(&mut self, name: &HeaderName, value: &str) {
-        let bad = value.bytes().fold(0, |bad, byte| bad | u8::from(byte.is_ascii_control())) > 0;
-        self.line(name, if bad { b"" } else { value.as_bytes() });
+        let is_one = memchr2(b'\r', b'\n', value.as_bytes()).is_none();
+        self.line(name, if is_one { value.as_bytes() } else { b"" });
     }
 
     /// Adds a field whose value is a number.
