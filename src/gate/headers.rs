@@ -8,7 +8,10 @@ use std::net::IpAddr;
 
 use hyper::{
     HeaderMap, Version,
-    header::{CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, UPGRADE, VIA},
+    header::{
+        CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+        VIA,
+    },
 };
 
 use super::{
@@ -26,28 +29,25 @@ pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-p
 /// Proves a whitelist claim; for cxgate alone, never forwarded.
 pub const X_CLIENT_SECRET: HeaderName = HeaderName::from_static("x-client-secret");
 
-/// `Connection`, and the fields that are meant for one connection only, whatever it says (RFC 9110, section 7.6.1).
-const HOP_BY_HOP: [&str; 8] =
-    ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "transfer-encoding", "upgrade"];
-
 /// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
-    // Most messages hold one of them or none: to go through the names once costs far less than to look for each.
-    let place = |name: &HeaderName| HOP_BY_HOP.iter().position(|hop_by_hop| *hop_by_hop == name.as_str());
-    let held = headers.keys().filter_map(place).fold(0_u8, |held, place| held | 1 << place);
-    let holds = |place: usize| held >> place & 1 > 0;
-    if holds(0) {
-        // The usual two name no field that could be there still.
+    // Most messages hold none of them: to go through the names once costs far less than to look for each.
+    let mut meant: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    if meant.contains(&CONNECTION) {
+        // The usual two name no field that would be there still.
         let usual = |option: &&str| ["close", "keep-alive"].iter().any(|usual| option.eq_ignore_ascii_case(usual));
-        let options = connection_options(headers).filter(|option| !usual(option));
-        let named: Vec<HeaderName> = options.filter_map(|option| option.parse().ok()).collect();
-        for name in named.into_iter().filter(|name| !protected.contains(name)) {
-            headers.remove(name);
-        }
+        let named = connection_options(headers).filter(|option| !usual(option)).filter_map(|option| option.parse().ok());
+        meant.extend(named.filter(|name| !protected.contains(name)));
     }
-    for (_, name) in HOP_BY_HOP.iter().enumerate().filter(|(place, _)| holds(*place)) {
-        headers.remove(*name);
+    for name in meant {
+        headers.remove(name);
     }
+}
+
+/// Whether this is `Connection`, or a field that is meant for one connection only, whatever it says (RFC 9110, section 7.6.1).
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(*name, CONNECTION | PROXY_AUTHORIZATION | TE | TRAILER | TRANSFER_ENCODING | UPGRADE)
+        || ["keep-alive", "proxy-connection"].contains(&name.as_str())
 }
 
 /// The protocol a request wants to switch to (RFC 9110, section 7.8): `Upgrade`, where `Connection` names it.
@@ -68,7 +68,7 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trust
     let host = headers.get(HOST).cloned();
     if !trusted {
         headers.remove(FORWARDED);
-        put(headers, X_FORWARDED_FOR, HeaderValue::try_from(numbers::address(peer)).ok());
+        put(headers, X_FORWARDED_FOR, HeaderValue::from_str(&numbers::address(peer)).ok());
         put(headers, X_FORWARDED_HOST, host);
         return put(headers, X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme)));
     }

@@ -178,9 +178,7 @@ impl Connection {
         *response.status_mut() = head.status;
         *response.version_mut() = head.version;
         *response.headers_mut() = head.headers;
-        if Some(&*head.reason) != head.status.canonical_reason().map(str::as_bytes)
-            && let Ok(reason) = ReasonPhrase::try_from(head.reason)
-        {
+        if let Some(reason) = head.reason.and_then(|reason| ReasonPhrase::try_from(reason).ok()) {
             response.extensions_mut().insert(reason);
         }
         response

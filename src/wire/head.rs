@@ -82,19 +82,20 @@ impl HeadLines {
         Ok(field)
     }
 
-    /// Takes the lines so far out of `bytes`, with the fields among them, each of which it tells.
+    /// Takes the lines so far out of `bytes`, with the fields among them. Each is told, and left out where that says false.
     pub(super) fn take(
         &mut self,
         bytes: &mut BytesMut,
-        mut tell: impl FnMut(&HeaderName, &HeaderValue) -> Result<(), Fault>,
+        mut tell: impl FnMut(&HeaderName, &HeaderValue) -> Result<bool, Fault>,
     ) -> Result<(Bytes, HeaderMap), Fault> {
         let head = self.pass(bytes).freeze();
         let mut headers = HeaderMap::with_capacity(self.fields.len() + ADDED_FIELDS);
         for Place { name, value } in self.fields.drain(..) {
             let name = HeaderName::from_bytes(&head[name.0..name.1]).map_err(|_| Fault::Field)?;
             let value = HeaderValue::from_maybe_shared(head.slice(value.0..value.1)).map_err(|_| Fault::Field)?;
-            tell(&name, &value)?;
-            headers.append(name, value);
+            if tell(&name, &value)? {
+                headers.append(name, value);
+            }
         }
         Ok((head, headers))
     }

@@ -128,7 +128,7 @@ impl HeadReader {
             Some(Framing::Length(left @ 1..)) => Incoming::Length(left),
             Some(Framing::Length(0)) | None => Incoming::Ended,
         };
-        let (head, headers) = self.lines.take(bytes, |_, _| Ok(()))?;
+        let (head, headers) = self.lines.take(bytes, |_, _| Ok(true))?;
         let uri = uri(&head, method.as_str().len() + 1, target)?;
         let is_newer = version == Version::HTTP_11;
         Ok(Some(Head {

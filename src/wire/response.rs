@@ -21,10 +21,10 @@ pub struct Head {
     pub status: StatusCode,
     /// HTTP/1.0 or HTTP/1.1.
     pub version: Version,
-    /// As they came.
+    /// As they came, but for a `Connection` that says nothing but whether it stays open.
     pub headers: HeaderMap,
-    /// What the status line says after the status.
-    pub reason: Bytes,
+    /// What the status line says after the status, where that is not what is customary.
+    pub reason: Option<Bytes>,
     /// How long the body is, if there is one.
     pub framing: Framing,
     /// Whether the connection stays open after the response (RFC 9112, section 9.3).
@@ -49,6 +49,13 @@ pub struct HeadReader {
     /// `None` until the status line of the head has been read.
     status: Option<StatusLine>,
     interim: u32,
+}
+
+/// What `Connection` says of the connection itself.
+#[derive(Debug, Default)]
+struct Stay {
+    closes: bool,
+    stays: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -112,25 +119,42 @@ impl Head {
     fn take(line: StatusLine, lines: &mut HeadLines, bytes: &mut BytesMut) -> Result<Self, Fault> {
         let status = StatusCode::from_u16(line.status).map_err(|_| Fault::StatusLine)?;
         let (version, mut framing) = (line.version, Framing::Rest);
-        let mut persists = version == Version::HTTP_11;
+        let mut stay = Stay::default();
         let note = |name: &HeaderName, value: &HeaderValue| {
             match *name {
                 CONTENT_LENGTH => framing = framing.or(Framing::Length(length(value.as_bytes())?))?,
                 TRANSFER_ENCODING => framing = framing.or(Framing::coded(value, version)?)?,
-                CONNECTION if version == Version::HTTP_11 => persists &= !says(value, "close"),
-                CONNECTION => persists |= says(value, "keep-alive"),
+                CONNECTION => return Ok(stay.note(value)),
                 _ => {}
             }
-            Ok(())
+            Ok(true)
         };
         let (head, headers) = lines.take(bytes, note)?;
-        let reason = head.slice(line.length.min(13)..line.length);
+        let reason = &head[line.length.min(13)..line.length];
+        let is_customary = status.canonical_reason().is_some_and(|customary| customary.as_bytes() == reason);
+        let reason = (!is_customary).then(|| head.slice_ref(reason));
+        let persists = if version == Version::HTTP_11 { !stay.closes } else { stay.stays };
         Ok(Self { status, version, headers, reason, framing, persists })
     }
 }
 
-fn says(connection: &HeaderValue, option: &str) -> bool {
-    options(connection.as_bytes()).any(|said| said.eq_ignore_ascii_case(option.as_bytes()))
+// === impl Stay ===
+
+impl Stay {
+    /// Notes a value of `Connection`; true where it says more than that.
+    fn note(&mut self, value: &HeaderValue) -> bool {
+        let mut says_more = false;
+        for option in options(value.as_bytes()) {
+            if option.eq_ignore_ascii_case(b"close") {
+                self.closes = true;
+            } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                self.stays = true;
+            } else {
+                says_more = true;
+            }
+        }
+        says_more
+    }
 }
 
 // === impl Framing ===
@@ -258,7 +282,11 @@ mod tests {
         for (version, fields, expected) in cases {
             let mut reader = HeadReader::new(1024);
             let mut bytes = BytesMut::from(format!("{version} 200 OK\r\n{fields}\r\n").as_bytes());
-            let said = reader.read(&mut bytes).map(|head| head.map(|head| (head.framing, head.persists)).unwrap());
+            let said = reader.read(&mut bytes).map(Option::unwrap).map(|head| {
+                let connection = head.headers.get_all(CONNECTION).iter().collect::<Vec<_>>();
+                assert!(connection.iter().all(|said| said.as_bytes().contains(&b'x')), "{connection:?}");
+                (head.framing, head.persists)
+            });
             assert_eq!(said, expected, "{version} {fields:?}");
             assert_eq!(reader.has_begun(), expected.is_err(), "what was refused has come all the same: {fields:?}");
         }
@@ -270,7 +298,7 @@ mod tests {
         for _ in 0..3 {
             let mut bytes = BytesMut::from(&b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 404 Not here\r\nA: b\r\n\r\n"[..]);
             let head = reader.read(&mut bytes).unwrap().unwrap();
-            assert_eq!((head.status.as_u16(), &*head.reason, head.headers.len()), (404, &b"Not here"[..], 1));
+            assert_eq!((head.status.as_u16(), head.reason.as_deref(), head.headers.len()), (404, Some(&b"Not here"[..]), 1));
             assert!(bytes.is_empty());
         }
     }
