@@ -1,12 +1,19 @@
 //! Numbers and addresses as text, for heads: numbers below a hundred, which most are, are there already.
 
-use std::net::IpAddr;
+use std::{
+    fmt::{self, Write},
+    net::IpAddr,
+};
 
+use arrayvec::ArrayString;
 use hyper::header::HeaderValue;
 
 /// Two digits of each number below a hundred.
 const DIGITS: &str = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
                       5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
+
+/// The longest of addresses as text: one of the sixth version that ends as one of the fourth.
+const LONGEST_ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
 
 /// The value of a field that is a number.
 pub(super) fn field(number: u64) -> HeaderValue {
@@ -20,16 +27,22 @@ pub(super) fn push(text: &mut String, number: u64) {
 }
 
 /// An address as text. That of the fourth version is written by hand, at a tenth of the cost.
-pub(super) fn address(address: IpAddr) -> String {
-    let IpAddr::V4(address) = address else { return address.to_string() };
-    let mut text = String::with_capacity("255.255.255.255".len());
-    for (position, octet) in address.octets().into_iter().enumerate() {
-        if position > 0 {
-            text.push('.');
-        }
-        push(&mut text, u64::from(octet));
-    }
+pub(super) fn address(address: IpAddr) -> ArrayString<LONGEST_ADDRESS> {
+    let mut text = ArrayString::new();
+    // Every address has room there, so that writing it cannot fail.
+    _ = match address {
+        IpAddr::V4(address) => put_octets(&mut text, address.octets()),
+        IpAddr::V6(address) => write!(text, "{address}"),
+    };
     text
+}
+
+fn put_octets(text: &mut impl Write, octets: [u8; 4]) -> fmt::Result {
+    for (position, octet) in octets.into_iter().enumerate() {
+        text.write_str(if position == 0 { "" } else { "." })?;
+        text.write_str(itoa::Buffer::new().format(octet))?;
+    }
+    Ok(())
 }
 
 fn small(number: u64) -> Option<&'static str> {
@@ -45,10 +58,12 @@ mod tests {
     fn every_address_is_written_as_it_is_read() {
         for octet in 0..=255 {
             for address in [[octet, 0, 9, 10], [1, octet, octet, 255], [0, 100, 99, octet]].map(IpAddr::from) {
-                assert_eq!(self::address(address), address.to_string());
+                assert_eq!(*self::address(address), address.to_string());
             }
         }
-        assert_eq!(address("2001:db8::1".parse().unwrap()), "2001:db8::1");
+        for address in ["2001:db8::1", "::ffff:255.255.255.255", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"] {
+            assert_eq!(self::address(address.parse().unwrap()).as_str(), address);
+        }
     }
 
     #[test]
