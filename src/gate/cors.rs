@@ -122,8 +122,10 @@ pub fn expose(headers: &mut HeaderMap) {
 pub fn preflighted<B>(request: &Request<B>) -> Option<Method> {
     let headers = request.headers();
     let is_preflight = request.method() == Method::OPTIONS && headers.contains_key(ORIGIN) && !headers.contains_key(UPGRADE);
-    let asked = headers.get(ACCESS_CONTROL_REQUEST_METHOD).filter(|_| is_preflight)?;
-    Method::from_bytes(asked.as_bytes()).ok()
+    if !is_preflight {
+        return None;
+    }
+    Method::from_bytes(headers.get(ACCESS_CONTROL_REQUEST_METHOD)?.as_bytes()).ok()
 }
 
 #[cfg(test)]
