@@ -19,6 +19,7 @@ pub mod fields;
 mod head;
 pub mod request;
 pub mod response;
+pub mod room;
 pub mod writer;
 
 /// Why a message cannot be read in exactly one way.

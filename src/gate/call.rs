@@ -1,6 +1,6 @@
 //! A request that was admitted: who asks and by which route are known, so no stage can run before they are.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, mem, sync::Arc};
 
 use hyper::{Request, Uri};
 use tokio::time::Instant;
@@ -25,6 +25,7 @@ use crate::{
         key::{Key, KeyHasher, KeyParts},
     },
     peer::Peer,
+    wire::room,
 };
 
 /// A request on its way through the stages. It stays where it is, in a box, and each stage is lent it: to move it from stage to
@@ -147,6 +148,12 @@ impl Call {
         let value = value.or_else(|| limit.default.as_deref().map(folded)).ok_or(BadRequest::LimitKeyMissing)?;
         key.part(value.as_bytes());
         Ok(())
+    }
+}
+
+impl Drop for Call {
+    fn drop(&mut self) {
+        room::keep(mem::take(self.request.headers_mut()));
     }
 }
 

@@ -35,7 +35,7 @@ use crate::{
     peer::Peer,
     shutdown::Shutdown,
     stream::{Stream, Tunnel, turn},
-    wire::{Fault, connection_options, fields::BringsFields, request::Head},
+    wire::{Fault, connection_options, fields::BringsFields, request::Head, room},
 };
 
 /// How long a client is heard out, unheeded, after the answer that ends its connection. Closing on unread bytes makes the
@@ -131,6 +131,7 @@ async fn exchange<H: Handler>(
     let mut reply = Reply::new(&asked, &head, body);
     let persists = asked.persists && !closes && !is_unheard && reply.has_end() && !exchanges.shutdown.is_leaving();
     connection.begin(|buffer| reply.write_head(&asked, persists, &head, &fields, buffer));
+    room::keep(head.headers);
     poll_fn(|context| connection.poll_reply(&mut reply, context)).await?;
     drop(reply);
 

@@ -7,7 +7,7 @@ use hyper::{
 };
 use memchr::memchr;
 
-use super::{Fault, Field, Unusable};
+use super::{Fault, Field, Unusable, room};
 
 /// Fields of one head.
 const MOST_FIELDS: usize = 100;
@@ -89,7 +89,7 @@ impl HeadLines {
         mut tell: impl FnMut(&HeaderName, &HeaderValue) -> Result<bool, Fault>,
     ) -> Result<(Bytes, HeaderMap), Fault> {
         let head = self.pass(bytes).freeze();
-        let mut headers = HeaderMap::with_capacity(self.fields.len() + ADDED_FIELDS);
+        let mut headers = room::take(self.fields.len() + ADDED_FIELDS);
         for Place { name, value } in self.fields.drain(..) {
             let name = HeaderName::from_bytes(&head[name.0..name.1]).map_err(|_| Fault::Field)?;
             let value = HeaderValue::from_maybe_shared(head.slice(value.0..value.1)).map_err(|_| Fault::Field)?;
