@@ -276,7 +276,8 @@ impl Inner {
     fn say(&self, outcome: Outcome, grant: Option<Grant>, request_id: &RequestId) -> Response {
         match outcome {
             Ok(mut response) => {
-                response.headers_mut().insert(X_REQUEST_ID, request_id.to_header());
+                response.headers_mut().remove(X_REQUEST_ID);
+                response.body_mut().fields().push(&X_REQUEST_ID, request_id.as_str());
                 if grant.is_some() {
                     cors::expose(response.headers_mut());
                 }

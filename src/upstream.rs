@@ -26,6 +26,7 @@ use crate::{
     metrics::{Metrics, UpstreamLabels, UpstreamResultLabels},
     stream::turn,
     tls::TlsSetupError,
+    wire::fields::FieldLines,
 };
 
 mod connect;
@@ -152,17 +153,18 @@ impl Upstream {
     ///
     /// After a 101 response, [`ResponseBody::take_tunnel`] gives the upstream's side of the tunnel.
     pub async fn send(&self, mut request: Request<RequestBody>) -> Result<Response<ResponseBody>, UpstreamError> {
-        self.send_observed(&mut request, None).await
+        self.send_observed(&mut request, &FieldLines::default(), None).await
     }
 
-    /// The same, of a request whose head is left where it is. `observer` learns how long the upstream takes. A connection that
-    /// is not made in time counts as an answer that is not.
+    /// The same, of a request whose head is left where it is, and beside which `fields` go. `observer` learns how long the
+    /// upstream takes. A connection that is not made in time counts as an answer that is not.
     pub async fn send_observed(
         &self,
         request: &mut Request<RequestBody>,
+        fields: &FieldLines,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
-        let result = self.exchange(request, observer).await;
+        let result = self.exchange(request, fields, observer).await;
         self.counts.of(&result).inc();
         if let (Some(observer), Err(UpstreamError::ConnectTimeout)) = (observer, &result) {
             observer.observe(Attempted::TimedOut, self.response_timeout);
@@ -173,6 +175,7 @@ impl Upstream {
     async fn exchange(
         &self,
         request: &mut Request<RequestBody>,
+        fields: &FieldLines,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, UpstreamError> {
         let switches = request.headers().contains_key(UPGRADE);
@@ -181,7 +184,7 @@ impl Upstream {
         let mut lease = self.pool.lease(switches).await?;
         let spare = Spare::of(request, &lease);
         let fault = request.body().fault_handle();
-        let mut answer = self.attempt(&mut lease, request, observer).await;
+        let mut answer = self.attempt(&mut lease, request, fields, observer).await;
         if let Err(failure) = &answer
             && fault.get().is_none()
             && spare.restore(request, failure.fate, lease.is_reused())
@@ -189,7 +192,7 @@ impl Upstream {
             self.counts.resends.inc();
             drop(lease);
             lease = Box::pin(self.pool.fresh(switches)).await?;
-            answer = self.attempt(&mut lease, request, observer).await;
+            answer = self.attempt(&mut lease, request, fields, observer).await;
         }
         let response = answer.map_err(|failure| fault.get().map_or_else(|| failure.into(), UpstreamError::Request))?;
         if response.status() != StatusCode::SWITCHING_PROTOCOLS {
@@ -206,10 +209,11 @@ impl Upstream {
         &self,
         lease: &mut Lease,
         request: &mut Request<RequestBody>,
+        fields: &FieldLines,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<()>, Failure> {
         let watch = UploadWatch::of(request.body());
-        lease.begin(request, &self.host, watch.clone())?;
+        lease.begin(request, fields, &self.host, watch.clone())?;
         let stopwatch = Stopwatch::start(observer, watch);
         let answered = poll_fn(|context| match lease.poll_response(context) {
             Poll::Ready(answered) => Poll::Ready(Some(answered)),

@@ -34,7 +34,7 @@ use cxgate::{
     peer::Peer,
     shutdown::Shutdown,
     upstream::Upstream,
-    wire::{request, response::HeadReader},
+    wire::{fields::FieldLines, request, response::HeadReader},
 };
 use gungraun::{Callgrind, EventKind, LibraryBenchmarkConfig, library_benchmark, library_benchmark_group, main};
 use hyper::{HeaderMap, Request, Version};
@@ -185,9 +185,9 @@ fn head_rewriting(fields: HeaderMap) {
     for _ in 0..TIMES {
         let mut fields = black_box(&fields).clone();
         headers::strip_hop_by_hop(&mut fields, &[]);
-        headers::add_via(&mut fields, Version::HTTP_11);
-        headers::set_forwarding(&mut fields, peer, false, false);
-        black_box(fields);
+        let mut added = FieldLines::begin(headers::via(Version::HTTP_11), 384);
+        headers::set_forwarding(&mut fields, &mut added, peer, false, false);
+        black_box((fields, added));
     }
 }
 

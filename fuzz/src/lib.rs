@@ -25,6 +25,7 @@ use cxgate::{
         Fault,
         body::Incoming,
         chunks::ChunkScanner,
+        fields::FieldLines,
         request,
         response::{Head, HeadReader},
     },
@@ -155,9 +156,10 @@ fn identify(request: &Request<()>) {
 pub fn forwarded(data: &[u8]) {
     let Ok(value) = HeaderValue::from_bytes(data) else { return };
     for trusted in [true, false] {
-        let mut headers = HeaderMap::new();
+        let (mut headers, mut added) = (HeaderMap::new(), FieldLines::default());
         headers.insert(X_FORWARDED_FOR, value.clone());
-        set_forwarding(&mut headers, PEER, false, trusted);
+        set_forwarding(&mut headers, &mut added, PEER, false, trusted);
+        added.add_to(&mut headers);
         let chain = headers.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>();
         assert_eq!(chain.len(), 1);
         assert!(chain[0].as_bytes().ends_with(b"127.0.0.1"));

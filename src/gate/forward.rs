@@ -26,7 +26,11 @@ use crate::{
     body::RequestBody,
     stream::Switching,
     upstream::{self, DeliveryError, UpstreamError},
+    wire::fields::FieldLines,
 };
+
+/// Room for the fields that are added to most requests and answers, in bytes.
+const ADDED: usize = 384;
 
 /// Sends requests upstream.
 #[derive(Clone)]
@@ -49,10 +53,12 @@ impl Next for Forward {
         if let Some(target) = rewritten.take() {
             *request.uri_mut() = target;
         }
-        self.prepare(request, version);
+        self.prepare(request);
+        let mut added = FieldLines::begin(headers::via(version), ADDED);
         let fields = request.headers_mut();
-        headers::set_forwarding(fields, client.peer, peer.secure, client.through_trusted_proxy);
-        fields.insert(X_REQUEST_ID, request_id.to_header());
+        headers::set_forwarding(fields, &mut added, client.peer, peer.secure, client.through_trusted_proxy);
+        fields.remove(X_REQUEST_ID);
+        added.push(&X_REQUEST_ID, request_id.as_str());
         notes.tell(fields);
         if let Some(protocol) = protocol {
             headers::set_upgrade(fields, protocol);
@@ -62,9 +68,9 @@ impl Next for Forward {
         notes.passed();
         let begun = notes.begin();
         let sent = if cors::preflighted(request).is_some() {
-            route.upstream.send_preflight(request).await
+            route.upstream.send_preflight(request, &added).await
         } else {
-            route.upstream.send(request, observers.any()).await
+            route.upstream.send(request, &added, observers.any()).await
         };
         notes.upstream(begun);
         match sent {
@@ -72,8 +78,7 @@ impl Next for Forward {
                 self.switch_protocols(answer, client_side, socket.take())
             }
             Ok(answer) => {
-                let mut response = answer.map(ResponseBody::upstream);
-                clean(&mut response);
+                let mut response = onward(answer, ResponseBody::upstream);
                 if let Some(clock) = clock {
                     clock.answered(response.headers_mut());
                 }
@@ -90,9 +95,8 @@ impl Next for Forward {
 }
 
 impl Forward {
-    fn prepare(&self, request: &mut Request<RequestBody>, version: Version) {
+    fn prepare(&self, request: &mut Request<RequestBody>) {
         headers::strip_hop_by_hop(request.headers_mut(), &self.protected);
-        headers::add_via(request.headers_mut(), version);
         *request.version_mut() = Version::HTTP_11;
         if let Some(stripped) = request.uri().query().and_then(|query| query::without(query, &self.stripped_parameters)) {
             let path = request.uri().path();
@@ -120,16 +124,16 @@ impl Forward {
         } else {
             self.tunnels.join(client_side, upstream_side);
         }
-        let mut response = answer.map(|_| ResponseBody::own(""));
-        clean(&mut response);
+        let mut response = onward(answer, |_, fields| ResponseBody::own_with(fields, ""));
         headers::set_upgrade(response.headers_mut(), protocol);
         Ok(response)
     }
 }
 
-/// Takes away what was meant for the upstream's connection.
-fn clean(response: &mut Response) {
-    let version = response.version();
+/// An answer with another `body`, without what was meant for the upstream's connection.
+fn onward<B>(answer: hyper::Response<B>, body: impl FnOnce(B, FieldLines) -> ResponseBody) -> Response {
+    let added = FieldLines::begin(headers::via(answer.version()), ADDED);
+    let mut response = answer.map(|old| body(old, added));
     headers::strip_hop_by_hop(response.headers_mut(), &[]);
-    headers::add_via(response.headers_mut(), version);
+    response
 }

@@ -10,7 +10,6 @@ use hyper::{
     HeaderMap, Version,
     header::{
         CONNECTION, FORWARDED, HOST, HeaderName, HeaderValue, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
-        VIA,
     },
 };
 
@@ -18,7 +17,7 @@ use super::{
     forwarded::{self, X_FORWARDED_FOR},
     numbers,
 };
-use crate::wire::connection_options;
+use crate::wire::{connection_options, fields::FieldLines};
 
 /// Carries a [`RequestId`](super::request_id::RequestId).
 pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -26,13 +25,15 @@ pub const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 pub const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 /// The scheme the client used.
 pub const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+/// What proxies say of those they forward for.
+const FORWARDING: [&str; 4] = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto"];
 /// Proves a whitelist claim; for cxgate alone, never forwarded.
 pub const X_CLIENT_SECRET: HeaderName = HeaderName::from_static("x-client-secret");
 
 /// Removes what is meant for one connection only. Fields in `protected` stay even where `Connection` names them.
 pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     // Most messages hold none of them: to go through the names once costs far less than to look for each.
-    let mut meant: Vec<HeaderName> = headers.keys().filter(|name| is_hop_by_hop(name)).cloned().collect();
+    let mut meant = held(headers, is_hop_by_hop);
     if meant.contains(&CONNECTION) {
         // The usual two name no field that would be there still.
         let usual = |option: &&str| ["close", "keep-alive"].iter().any(|usual| option.eq_ignore_ascii_case(usual));
@@ -42,6 +43,18 @@ pub fn strip_hop_by_hop(headers: &mut HeaderMap, protected: &[HeaderName]) {
     for name in meant {
         headers.remove(name);
     }
+}
+
+/// Removes the fields that have these names.
+pub fn remove_all(headers: &mut HeaderMap, names: &[&str]) {
+    for name in held(headers, |name| names.contains(&name.as_str())) {
+        headers.remove(name);
+    }
+}
+
+/// The names of those fields that are meant.
+fn held(headers: &HeaderMap, are_meant: impl Fn(&HeaderName) -> bool) -> Vec<HeaderName> {
+    headers.keys().filter(|name| are_meant(name)).cloned().collect()
 }
 
 /// Whether this is `Connection`, or a field that is meant for one connection only, whatever it says (RFC 9110, section 7.6.1).
@@ -62,16 +75,19 @@ pub fn set_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
     headers.insert(UPGRADE, protocol);
 }
 
-/// Says for whom a request is forwarded, and whether it came over TLS. What a trusted proxy said already is kept and extended.
-pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trusted: bool) {
+/// Says for whom a request is forwarded, and whether it came over TLS. What a trusted proxy said already is kept and extended,
+/// what anybody else said is taken away, and said anew in `added`.
+pub fn set_forwarding(headers: &mut HeaderMap, added: &mut FieldLines, peer: IpAddr, secure: bool, trusted: bool) {
     let scheme = if secure { "https" } else { "http" };
-    let host = headers.get(HOST).cloned();
     if !trusted {
-        headers.remove(FORWARDED);
-        put(headers, X_FORWARDED_FOR, HeaderValue::from_str(&numbers::address(peer)).ok());
-        put(headers, X_FORWARDED_HOST, host);
-        return put(headers, X_FORWARDED_PROTO, Some(HeaderValue::from_static(scheme)));
+        remove_all(headers, &FORWARDING);
+        added.push(&X_FORWARDED_FOR, &numbers::address(peer));
+        if let Some(host) = headers.get(HOST) {
+            added.push_value(&X_FORWARDED_HOST, host);
+        }
+        return added.push(&X_FORWARDED_PROTO, scheme);
     }
+    let host = headers.get(HOST).cloned();
     let lists = headers.get_all(X_FORWARDED_FOR).iter().filter_map(|list| list.to_str().ok());
     let mut chain = lists.collect::<Vec<_>>().join(", ");
     if !chain.is_empty() {
@@ -92,22 +108,13 @@ pub fn set_forwarding(headers: &mut HeaderMap, peer: IpAddr, secure: bool, trust
     headers.entry(X_FORWARDED_PROTO).or_insert(HeaderValue::from_static(scheme));
 }
 
-/// Replaces a field, or removes it where there is nothing to say.
-fn put(headers: &mut HeaderMap, name: HeaderName, value: Option<HeaderValue>) {
-    match value {
-        Some(value) => _ = headers.insert(name, value),
-        None => _ = headers.remove(name),
+/// The line that adds this proxy to the way a message has come, received with HTTP `version` (`Via`, RFC 9110, section 7.6.3).
+pub fn via(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "via: 1.0 cxgate\r\n",
+        Version::HTTP_2 => "via: 2.0 cxgate\r\n",
+        _ => "via: 1.1 cxgate\r\n",
     }
-}
-
-/// Adds this proxy to the way a message has come, received with HTTP `version` (`Via`, RFC 9110, section 7.6.3).
-pub fn add_via(headers: &mut HeaderMap, version: Version) {
-    let value = match version {
-        Version::HTTP_10 => "1.0 cxgate",
-        Version::HTTP_2 => "2.0 cxgate",
-        _ => "1.1 cxgate",
-    };
-    headers.append(VIA, HeaderValue::from_static(value));
 }
 
 #[cfg(test)]
@@ -163,20 +170,23 @@ mod tests {
             ("host", "gate.example"),
         ];
         let peer = "10.0.0.1".parse().unwrap();
-        let mut stranger = headers(&sent);
-        set_forwarding(&mut stranger, peer, false, false);
+        let forwarded = |sent, peer, secure, trusted| {
+            let (mut headers, mut added) = (headers(sent), FieldLines::default());
+            set_forwarding(&mut headers, &mut added, peer, secure, trusted);
+            added.add_to(&mut headers);
+            headers
+        };
+        let stranger = forwarded(&sent, peer, false, false);
         assert_eq!(stranger.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["10.0.0.1"]);
-        assert_eq!(stranger[X_FORWARDED_PROTO], "http");
-        assert_eq!(stranger[X_FORWARDED_HOST], "gate.example");
+        assert_eq!(stranger.get_all(X_FORWARDED_PROTO).iter().collect::<Vec<_>>(), ["http"]);
+        assert_eq!(stranger.get_all(X_FORWARDED_HOST).iter().collect::<Vec<_>>(), ["gate.example"]);
         assert!(!stranger.contains_key(FORWARDED));
-        let mut trusted = headers(&sent);
-        set_forwarding(&mut trusted, peer, false, true);
+        let trusted = forwarded(&sent, peer, false, true);
         assert_eq!(trusted.get_all(X_FORWARDED_FOR).iter().collect::<Vec<_>>(), ["203.0.113.9, 10.0.0.2, 10.0.0.1"]);
         assert_eq!(trusted.get_all(FORWARDED).iter().collect::<Vec<_>>(), ["for=203.0.113.9", "for=10.0.0.1;proto=http"]);
         assert_eq!(trusted[X_FORWARDED_PROTO], "https");
         assert_eq!(trusted[X_FORWARDED_HOST], "chat.example");
-        let mut secure = headers(&sent[4..]);
-        set_forwarding(&mut secure, "2001:db8::1".parse().unwrap(), true, true);
+        let secure = forwarded(&sent[4..], "2001:db8::1".parse().unwrap(), true, true);
         assert_eq!(secure.get_all(FORWARDED).iter().nth(1).unwrap(), "for=\"[2001:db8::1]\";proto=https");
         assert_eq!(secure[X_FORWARDED_PROTO], "https");
     }

@@ -1,4 +1,4 @@
-//! Numbers and addresses as text, for heads: numbers below a hundred, which most are, are there already.
+//! Numbers and addresses as text, for heads.
 
 use std::{
     fmt::{self, Write},
@@ -6,20 +6,9 @@ use std::{
 };
 
 use arrayvec::ArrayString;
-use hyper::header::HeaderValue;
-
-/// Two digits of each number below a hundred.
-const DIGITS: &str = "0001020304050607080910111213141516171819202122232425262728293031323334353637383940414243444546474849\
-                      5051525354555657585960616263646566676869707172737475767778798081828384858687888990919293949596979899";
 
 /// The longest of addresses as text: one of the sixth version that ends as one of the fourth.
 const LONGEST_ADDRESS: usize = "ffff:ffff:ffff:ffff:ffff:ffff:255.255.255.255".len();
-
-/// The value of a field that is a number.
-pub(super) fn field(number: u64) -> HeaderValue {
-    let long = || HeaderValue::from_str(itoa::Buffer::new().format(number)).unwrap_or_else(|_| HeaderValue::from(number));
-    small(number).map_or_else(long, HeaderValue::from_static)
-}
 
 /// Writes a number.
 pub(super) fn push(text: &mut String, number: u64) {
@@ -45,11 +34,6 @@ fn put_octets(text: &mut impl Write, octets: [u8; 4]) -> fmt::Result {
     Ok(())
 }
 
-fn small(number: u64) -> Option<&'static str> {
-    let end = 2 * usize::try_from(number).ok().filter(|number| *number < 100)? + 2;
-    DIGITS.get(end - if number < 10 { 1 } else { 2 }..end)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +56,6 @@ mod tests {
             let mut text = "=".to_owned();
             push(&mut text, number);
             assert_eq!(text, format!("={number}"));
-            assert_eq!(field(number), number.to_string());
         }
     }
 }

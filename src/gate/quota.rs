@@ -3,12 +3,9 @@
 
 use std::time::Duration;
 
-use hyper::{
-    HeaderMap,
-    header::{HeaderName, HeaderValue},
-};
+use hyper::header::{HeaderName, HeaderValue};
 
-use super::{limit::RouteLimit, numbers};
+use super::{headers, limit::RouteLimit, numbers, response::Response};
 use crate::{
     limiter::{Charge, Kind, Limit, Standing, bucket::MICRO, retry_after_seconds},
     wire::fields::FieldLines,
@@ -98,7 +95,7 @@ impl QuotaFields {
         Some(Self { limit, remaining, reset, list, policy })
     }
 
-    /// Writes the fields of an answer of our own.
+    /// Writes the fields.
     pub fn write(&self, fields: &mut FieldLines) {
         fields.push_number(&X_RATELIMIT_LIMIT, self.limit);
         fields.push_number(&X_RATELIMIT_REMAINING, self.remaining);
@@ -110,14 +107,10 @@ impl QuotaFields {
     }
 
     /// Adds the fields to the upstream's answer. An upstream's own `RateLimit` items stay, in front of ours.
-    pub fn apply(self, headers: &mut HeaderMap) {
-        headers.insert(X_RATELIMIT_LIMIT, numbers::field(self.limit));
-        headers.insert(X_RATELIMIT_REMAINING, numbers::field(self.remaining));
-        headers.insert(X_RATELIMIT_RESET, numbers::field(self.reset));
-        headers.extend(HeaderValue::try_from(self.list).ok().map(|list| (RATELIMIT, list)));
-        if let Some(policy) = self.policy {
-            headers.append(RATELIMIT_POLICY, policy);
-        }
+    pub fn apply(&self, response: &mut Response) {
+        let replaced = [X_RATELIMIT_LIMIT, X_RATELIMIT_REMAINING, X_RATELIMIT_RESET];
+        headers::remove_all(response.headers_mut(), &replaced.each_ref().map(HeaderName::as_str));
+        self.write(response.body_mut().fields());
     }
 }
 

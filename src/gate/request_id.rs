@@ -45,11 +45,6 @@ impl RequestId {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// As a header value.
-    pub fn to_header(self) -> HeaderValue {
-        HeaderValue::from_str(&self.0).unwrap_or_else(|_| HeaderValue::from_static("invalid"))
-    }
 }
 
 impl fmt::Display for RequestId {

@@ -55,13 +55,18 @@ impl ResponseBody {
         Self::new(Kind::Own(Full::new(bytes.into())), fields)
     }
 
-    /// The upstream's answer.
-    pub fn upstream(body: upstream::ResponseBody) -> Self {
-        Self::new(Kind::Upstream(body), FieldLines::default())
+    /// The upstream's answer, with fields that follow those of its head.
+    pub fn upstream(body: upstream::ResponseBody, fields: FieldLines) -> Self {
+        Self::new(Kind::Upstream(body), fields)
     }
 
     fn new(kind: Kind, fields: FieldLines) -> Self {
         Self { kind, fields, in_flight: None, place: None, follower: None }
+    }
+
+    /// The fields of its head that follow those of the header map.
+    pub fn fields(&mut self) -> &mut FieldLines {
+        &mut self.fields
     }
 
     /// Whether the answer is our own.

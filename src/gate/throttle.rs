@@ -111,7 +111,7 @@ impl Throttle {
             return Ok(response);
         }
         if let Some(fields) = standings.and_then(|standings| question.fields(&standings)) {
-            fields.apply(response.headers_mut());
+            fields.apply(&mut response);
         }
         Ok(response)
     }

@@ -32,6 +32,7 @@ use crate::{
     body::{Replay, RequestBody},
     config,
     metrics::{Metrics, RetryLabels},
+    wire::fields::FieldLines,
 };
 
 /// What is kept of a body so that it can follow a new token, where the route says nothing about retries.
@@ -102,22 +103,24 @@ impl Delivery {
         self.upstream.host.to_str().ok()
     }
 
-    /// Delivers a request, which is used up, and waits for the head of the response that the caller is to get; `observer` learns
-    /// how long each attempt takes the upstream.
+    /// Delivers a request, which is used up, with `fields` beside its head, and waits for the head of the response that the caller
+    /// is to get; `observer` learns how long each attempt takes the upstream.
     pub async fn send(
         &self,
         request: &mut Request<RequestBody>,
+        fields: &FieldLines,
         observer: Option<&dyn Observer>,
     ) -> Result<Response<ResponseBody>, DeliveryError> {
         if self.identity.is_none() && self.retries.is_none() {
-            return Ok(self.upstream.send_observed(request, observer).await?);
+            return Ok(self.upstream.send_observed(request, fields, observer).await?);
         }
-        let mut parcel = self.pack(request);
+        let mut parcel = self.pack(request, fields);
+        let in_parcel = FieldLines::default();
         let mut tries = Tries { begun: Instant::now(), made: 0 };
         let mut refused = false;
         loop {
             let token = self.authorize(&mut parcel).await?;
-            let outcome = self.upstream.send_observed(&mut parcel.request(), observer).await;
+            let outcome = self.upstream.send_observed(&mut parcel.request(), &in_parcel, observer).await;
             if !refused && self.refuses(token.as_ref(), &outcome) && parcel.rewind() {
                 refused = true;
                 discard(outcome).await;
@@ -136,17 +139,22 @@ impl Delivery {
 
     /// Delivers a preflight, once and without the route's credentials: what it asks for is answered to everyone, and the
     /// protocol has none in it (Fetch standard, "CORS-preflight fetch").
-    pub async fn send_preflight(&self, request: &mut Request<RequestBody>) -> Result<Response<ResponseBody>, DeliveryError> {
+    pub async fn send_preflight(
+        &self,
+        request: &mut Request<RequestBody>,
+        fields: &FieldLines,
+    ) -> Result<Response<ResponseBody>, DeliveryError> {
         if self.identity.is_some() {
             request.headers_mut().remove(AUTHORIZATION);
         }
-        Ok(self.upstream.send_observed(request, None).await?)
+        Ok(self.upstream.send_observed(request, fields, None).await?)
     }
 
     /// Counts the request, and takes the caller's own credentials out of it where the route has others.
-    fn pack(&self, request: &mut Request<RequestBody>) -> Parcel {
+    fn pack(&self, request: &mut Request<RequestBody>, fields: &FieldLines) -> Parcel {
         let (method, uri) = (mem::take(request.method_mut()), mem::take(request.uri_mut()));
         let (mut headers, body) = (mem::take(request.headers_mut()), mem::take(request.body_mut()));
+        fields.add_to(&mut headers);
         if let Some(identity) = &self.identity {
             identity.replace(&mut headers);
         }

@@ -34,6 +34,7 @@ use crate::{
     stream::{Received, Stream, Tunnel},
     wire::{
         body::Incoming,
+        fields::FieldLines,
         response::{Head, HeadReader},
     },
 };
@@ -83,12 +84,19 @@ impl Connection {
         }
     }
 
-    /// Takes a request for `host`, and leaves its head. Nothing is written before its response is asked for.
-    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, host: &HeaderValue, watch: Option<UploadWatch>) {
+    /// Takes a request for `host`, and leaves its head, beside which `fields` go. Nothing is written before its response is
+    /// asked for.
+    pub(super) fn begin(
+        &mut self,
+        request: &mut Request<RequestBody>,
+        fields: &FieldLines,
+        host: &HeaderValue,
+        watch: Option<UploadWatch>,
+    ) {
         let upload = Upload::new(mem::take(request.body_mut()), watch);
         self.received.restart();
         self.method.clone_from(request.method());
-        self.outgoing.begin(request, host, upload);
+        self.outgoing.begin(request, fields, host, upload);
     }
 
     /// The head of the response, while the request goes out; the body comes from [`Self::poll_frame`].

@@ -36,7 +36,12 @@ use super::{
     open::Open,
     upload::{Upload, UploadWatch, pour},
 };
-use crate::{alarm::Alarm, body::RequestBody, config, stream, wire::Fault};
+use crate::{
+    alarm::Alarm,
+    body::RequestBody,
+    config, stream,
+    wire::{Fault, fields::FieldLines},
+};
 
 mod origin;
 mod streamed;
@@ -288,11 +293,16 @@ impl Stream {
         self.reused
     }
 
-    /// Sends the head of a request, leaves it, and sends the body as the upstream takes it.
-    pub(super) fn begin(&mut self, request: &mut Request<RequestBody>, watch: Option<UploadWatch>) -> Result<(), Failure> {
+    /// Sends the head of a request with `fields` beside it, leaves it, and sends the body as the upstream takes it.
+    pub(super) fn begin(
+        &mut self,
+        request: &mut Request<RequestBody>,
+        fields: &FieldLines,
+        watch: Option<UploadWatch>,
+    ) -> Result<(), Failure> {
         let body = Upload::new(mem::take(request.body_mut()), watch);
         let ends = body.is_end_stream();
-        let head = self.connection.origin.addressed(request, &body);
+        let head = self.connection.origin.addressed(request, fields, &body);
         let (response, pipe) = self.connection.sender.clone().send_request(head, ends).map_err(Failure::of_stream)?;
         if !ends {
             self.upload = Some(AbortOnDropHandle::new(tokio::spawn(pour(body, pipe))));

@@ -30,7 +30,7 @@ use super::{
     open::Open,
     upload::UploadWatch,
 };
-use crate::{alarm::Alarm, body::RequestBody, config, stream::Tunnel, workers};
+use crate::{alarm::Alarm, body::RequestBody, config, stream::Tunnel, wire::fields::FieldLines, workers};
 
 #[cfg(test)]
 mod tests;
@@ -255,16 +255,17 @@ impl Shelf {
 // === impl Lease ===
 
 impl Lease {
-    /// Begins the exchange: takes the body of a request, and leaves its head. By HTTP/1 it is for `host`.
+    /// Begins the exchange: takes the body of a request, and leaves its head, beside which `fields` go. By HTTP/1 it is for `host`.
     pub(super) fn begin(
         &mut self,
         request: &mut Request<RequestBody>,
+        fields: &FieldLines,
         host: &HeaderValue,
         watch: Option<UploadWatch>,
     ) -> Result<(), Failure> {
         match self {
-            Self::Http1(connection) => connection.http.begin(request, host, watch),
-            Self::Http2(stream) => stream.begin(request, watch)?,
+            Self::Http1(connection) => connection.http.begin(request, fields, host, watch),
+            Self::Http2(stream) => stream.begin(request, fields, watch)?,
         }
         Ok(())
     }

@@ -58,7 +58,7 @@ impl FieldLines {
     }
 
     /// Adds the fields to a header map.
-    fn add_to(&self, headers: &mut HeaderMap) {
+    pub fn add_to(&self, headers: &mut HeaderMap) {
         let lines = self.0.split_inclusive(|byte| *byte == b'\n').filter_map(|line| line.strip_suffix(b"\r\n"));
         for line in lines {
             let colon = memchr(b':', line).unwrap_or(line.len());

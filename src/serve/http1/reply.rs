@@ -105,7 +105,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Reply<B> {
             None => head.status.canonical_reason().unwrap_or_default().as_bytes(),
         };
         let version: &[u8] = if is_older { b"HTTP/1.0 " } else { b"HTTP/1.1 " };
-        put(buffer, &[version, head.status.as_str().as_bytes(), b" ", reason, b"\r\n", fields.as_bytes()]);
+        put(buffer, &[version, head.status.as_str().as_bytes(), b" ", reason, b"\r\n"]);
         let mut has_date = false;
         for (name, value) in &head.headers {
             match *name {
@@ -118,6 +118,7 @@ impl<B: Body<Data = Bytes, Error: Into<BoxError>> + Unpin> Reply<B> {
             }
             put(buffer, &[name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"]);
         }
+        put(buffer, &[fields.as_bytes()]);
         match (persists, is_older) {
             (true, true) => put(buffer, &[b"connection: keep-alive\r\n"]),
             (false, false) if head.status != StatusCode::SWITCHING_PROTOCOLS => put(buffer, &[b"connection: close\r\n"]),

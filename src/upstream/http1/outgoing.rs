@@ -13,7 +13,12 @@ use hyper::{
 };
 use tokio::io::AsyncWrite;
 
-use crate::{body::RequestBody, stream::Stream, upstream::upload::Upload, wire::writer::MessageWriter};
+use crate::{
+    body::RequestBody,
+    stream::Stream,
+    upstream::upload::Upload,
+    wire::{fields::FieldLines, writer::MessageWriter},
+};
 
 /// The request of the exchange under way.
 #[derive(Default)]
@@ -41,9 +46,9 @@ enum State {
 // === impl Outgoing ===
 
 impl Outgoing {
-    /// Takes the body of a request for `host`, whose own `Host` and framing go no further; nothing is written yet. What of an
-    /// earlier one was left is forgotten.
-    pub(super) fn begin(&mut self, head: &Request<RequestBody>, host: &HeaderValue, upload: Upload) {
+    /// Takes the body of a request for `host`, whose own `Host` and framing go no further, and beside whose head `fields` go;
+    /// nothing is written yet. What of an earlier one was left is forgotten.
+    pub(super) fn begin(&mut self, head: &Request<RequestBody>, fields: &FieldLines, host: &HeaderValue, upload: Upload) {
         let length = upload.size_hint().exact();
         let bodiless = upload.is_end_stream();
         let mut writer = std::mem::take(&mut self.writer);
@@ -66,6 +71,7 @@ impl Outgoing {
                 buffer.extend_from_slice(part);
             }
         }
+        buffer.extend_from_slice(fields.as_bytes());
         match length {
             _ if bodiless => {}
             None => buffer.extend_from_slice(b"transfer-encoding: chunked\r\n"),

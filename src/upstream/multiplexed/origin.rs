@@ -7,7 +7,7 @@ use hyper::{
     http::uri::{Authority, Parts, PathAndQuery, Scheme},
 };
 
-use crate::{body::RequestBody, config, upstream::upload::Upload};
+use crate::{body::RequestBody, config, upstream::upload::Upload, wire::fields::FieldLines};
 
 /// Meant for one connection of HTTP/1 only (RFC 9113, section 8.2.2), or said by `:authority`.
 const NOT_HTTP2: [HeaderName; 6] = [
@@ -33,8 +33,8 @@ impl Origin {
         Self { scheme, authority: Authority::try_from(url.authority()).ok() }
     }
 
-    /// A request's head the way HTTP/2 has it (RFC 9113, section 8.3.1).
-    pub(super) fn addressed(&self, original: &Request<RequestBody>, body: &Upload) -> Request<()> {
+    /// A request's head, and `fields` beside it, the way HTTP/2 has it (RFC 9113, section 8.3.1).
+    pub(super) fn addressed(&self, original: &Request<RequestBody>, fields: &FieldLines, body: &Upload) -> Request<()> {
         let path = original.uri().path_and_query().cloned();
         let mut parts = Parts::default();
         parts.scheme = Some(self.scheme.clone());
@@ -49,6 +49,7 @@ impl Origin {
         let announces = matches!(*request.method(), Method::POST | Method::PUT | Method::PATCH);
         let length = body.size_hint().exact();
         let headers = request.headers_mut();
+        fields.add_to(headers);
         for name in NOT_HTTP2 {
             headers.remove(name);
         }

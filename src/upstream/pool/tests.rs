@@ -265,7 +265,7 @@ impl Modelled {
         self.requests += 1;
         let target = format!("/{}", self.requests);
         let mut request = Request::get(&target).body(RequestBody::default()).unwrap();
-        assert!(lease.begin(&mut request, &HeaderValue::from_static("test"), None).is_ok());
+        assert!(lease.begin(&mut request, &FieldLines::default(), &HeaderValue::from_static("test"), None).is_ok());
         assert!(poll_fn(|context| Poll::Ready(lease.poll_response(context).is_pending())).await, "an early answer");
         let known = self.server.connections.len();
         let (number, head) = self.server.next().await;
